@@ -1,10 +1,12 @@
 #include "offload/offloaded_units.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "fmt/format.h"
 #include "parallel/frozen_parameters.h"
+#include "parallel/owned_parameter.h"
 #include "runtime/core/log.h"
 #include "runtime/ops/transfer.h"
 
@@ -33,37 +35,55 @@ OffloadedUnits::OffloadedUnits(
   }
   for (auto& [number, layout] : LayOutUnits(parameters, buckets, home)) {
     Unit& unit = units_[number];
-    const DType dtype =
-        (layout.parts.empty()
-             ? layout.frozen.front().parameter
-             : buckets[layout.parts.front().bucket].parameters.front())
-            ->dtype;
-    for (const auto& [elements, type] : layout.Buffers(dtype)) {
-      unit.home.push_back(
-          elements == 0
-              ? Tensor()
-              : Tensor::Zeros(*home.device, {elements}, type,
-                              MemoryCategory::kParameters,
-                              fmt::format("parameters of unit {}", number)));
-    }
     unit.layout = std::move(layout);
-    MakeInitialValues(unit, seed);
+    MakeHome(number, unit, *home.device, seed);
   }
 }
 
-void OffloadedUnits::MakeInitialValues(Unit& unit, uint64_t seed) const {
-  for (const UnitLayout::Part& part : unit.layout.parts) {
+void OffloadedUnits::MakeHome(int number, Unit& unit, Device& device,
+                              uint64_t seed) {
+  const UnitLayout& layout = unit.layout;
+  const DType dtype =
+      (layout.parts.empty()
+           ? layout.frozen.front().parameter
+           : buckets_[layout.parts.front().bucket].parameters.front())
+          ->dtype;
+  const std::vector<DeviceBuffers::Buffer> set = layout.Buffers(dtype);
+  const std::string label = fmt::format("parameters of unit {}", number);
+  if (UnitWindow* const window = buffers_.window) {
+    // Values that are masters are read by what updates them; frozen ones beside
+    // them stay what they were.
+    unit.in_window = window->Add(
+        set, !layout.frozen.empty() || dtype == ComputeDType(dtype), label);
+    unit.home = window->OnDrive(unit.in_window);
+    MakeInitialValues(layout, window->Open(unit.in_window), seed);
+    window->Changed(unit.in_window);
+    return;
+  }
+  for (const auto& [elements, type] : set) {
+    unit.home.push_back(
+        elements == 0 ? Tensor()
+                      : Tensor::Zeros(device, {elements}, type,
+                                      MemoryCategory::kParameters, label));
+  }
+  MakeInitialValues(layout, unit.home, seed);
+}
+
+void OffloadedUnits::MakeInitialValues(const UnitLayout& layout,
+                                       const std::vector<Tensor>& home,
+                                       uint64_t seed) const {
+  for (const UnitLayout::Part& part : layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
       Parameter at_home = *bucket.parameters[i];
       at_home.value =
-          bucket.Slice(SliceOf(part, unit.home[kValues]), static_cast<int>(i));
+          bucket.Slice(SliceOf(part, home[kValues]), static_cast<int>(i));
       InitializeParameter(seed, at_home);
     }
   }
-  for (const UnitLayout::Frozen& frozen : unit.layout.frozen) {
+  for (const UnitLayout::Frozen& frozen : layout.frozen) {
     Parameter at_home = *frozen.parameter;
-    Point(frozen, unit.home, at_home);
+    Point(frozen, home, at_home);
     InitializeFrozen(seed, at_home);
   }
 }
@@ -135,6 +155,53 @@ Parameter OffloadedUnits::AtHome(const Parameter& parameter) const {
   return at_home;
 }
 
+Parameter OffloadedUnits::InMemory(const Parameter& parameter, bool writes) {
+  const int number = WindowUnit(parameter.unit);
+  if (number < 0) return AtHome(parameter);
+  Parameter in_memory = parameter;
+  for (const UnitLayout::Frozen& frozen :
+       units_.at(parameter.unit).layout.frozen) {
+    if (frozen.parameter != &parameter) continue;
+    Point(frozen, buffers_.window->Open(number, /*read=*/true), in_memory);
+    // Others of the unit may follow: it is written when they have.
+    if (writes) buffers_.window->Changed(number, /*now=*/false);
+  }
+  return in_memory;
+}
+
+int OffloadedUnits::WindowUnit(int unit) const {
+  const auto found = units_.find(unit);
+  return found == units_.end() ? -1 : found->second.in_window;
+}
+
+void OffloadedUnits::OpenValues(int bucket,
+                                std::vector<OwnedParameter>& owned) {
+  const ParameterBucket& layout = buckets_[bucket];
+  const int number = WindowUnit(layout.parameters.front()->unit);
+  if (number < 0) return;
+  const Unit& unit = units_.at(layout.parameters.front()->unit);
+  const Tensor values =
+      SliceOf(PartOf(unit, bucket), buffers_.window->Open(number)[kValues]);
+  CHECK_EQ(owned.size(), layout.parameters.size());
+  for (size_t i = 0; i < owned.size(); ++i) {
+    owned[i].value = layout.Slice(values, static_cast<int>(i));
+  }
+}
+
+void OffloadedUnits::CloseValues(int bucket, bool changed) {
+  const int of_bucket = buckets_[bucket].parameters.front()->unit;
+  const int number = WindowUnit(of_bucket);
+  if (number < 0) return;
+  Unit& unit = units_.at(of_bucket);
+  if (!changed) {
+    CHECK_EQ(unit.changed_parts, 0u) << "unit " << of_bucket;
+    buffers_.window->Unchanged(number);
+  } else if (++unit.changed_parts == unit.layout.parts.size()) {
+    unit.changed_parts = 0;
+    buffers_.window->Changed(number);
+  }
+}
+
 void OffloadedUnits::AwaitArrival(Event arrival) {
   Stream& compute = context_.device().stream();
   waits_for_arrivals_.Time(compute, [&] { arrival.Wait(compute); });
@@ -158,15 +225,20 @@ void OffloadedUnits::Fetch(int number) {
   if (unit == nullptr || !unit->place.empty()) return;
   Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
   unit->place = buffers_.places.Take(copy_in);
+  UnitWindow* const window = unit->in_window < 0 ? nullptr : buffers_.window;
+  const std::vector<Tensor>& home =
+      window != nullptr ? window->Take(unit->in_window, copy_in) : unit->home;
+  const std::vector<int64_t> elements = unit->layout.Elements();
   copies_in_.Time(copy_in, [&] {
-    for (size_t i = 0; i < unit->home.size(); ++i) {
-      const Tensor& home = unit->home[i];
-      if (!home.defined()) continue;
-      Transfer(home, unit->place[i].Slice(0, home.num_elements()), copy_in);
-      copied_.to_device += home.bytes();
+    for (size_t i = 0; i < home.size(); ++i) {
+      if (elements[i] == 0) continue;
+      const Tensor source = home[i].Slice(0, elements[i]);
+      Transfer(source, unit->place[i].Slice(0, elements[i]), copy_in);
+      copied_.to_device += source.bytes();
     }
   });
   unit->arrival = copy_in.Record();
+  if (window != nullptr) window->TookUntil(unit->in_window, unit->arrival);
   for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
@@ -250,6 +322,7 @@ void OffloadedUnits::SaveGradients(int number) {
     }
   });
   unit->saved = copy_out.Record();
+  if (unit->in_window >= 0) buffers_.window->ExpectUpdate(unit->in_window);
   buffers_.gradients.Return(std::exchange(unit->gradients, {}), unit->saved);
 }
 

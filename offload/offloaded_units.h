@@ -18,6 +18,10 @@
 //                    memory, on copy-in
 //
 // Nothing but events orders the copies; the host waits for none of them.
+// Units of a rank whose host has too little memory lie on a drive instead, and
+// pass through a window of the host's memory (unit_window.h): a Fetch copies
+// from there, and updates write there.
+//
 // Parameters of units without a home (embedding, head) stay on the device, and
 // so does all that trains where its home is there (UnitHome::trained): then
 // nothing leaves.
@@ -33,6 +37,7 @@
 #include "offload/device_buffers.h"
 #include "offload/host_buffers.h"
 #include "offload/unit_layout.h"
+#include "offload/unit_window.h"
 #include "parallel/context.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/parameter_buckets.h"
@@ -57,12 +62,16 @@ struct CopyTimes {
   // host it waits for all of both.
   double waited_for_arrivals = 0;
   double waited_for_departures = 0;
+  // For which copies to the device waited for a drive, and computation with
+  // them where nothing hid it.
+  double waited_for_drive = 0;
 
   CopyTimes& operator+=(const CopyTimes& other) {
     to_device += other.to_device;
     to_home += other.to_home;
     waited_for_arrivals += other.waited_for_arrivals;
     waited_for_departures += other.waited_for_departures;
+    waited_for_drive += other.waited_for_drive;
     return *this;
   }
 };
@@ -71,9 +80,10 @@ class OffloadedUnits final : public UnitStore {
  public:
   // What the units of a chunk share with the rank's other chunks.
   struct Buffers {
-    DeviceBuffers& places;     // of UnitLayout::Buffers
-    DeviceBuffers& gradients;  // one of UnitLayout::trained elements
-    HostBuffers& inputs;       // of what is taken away
+    DeviceBuffers& places;         // of UnitLayout::Buffers
+    DeviceBuffers& gradients;      // one of UnitLayout::trained elements
+    HostBuffers& inputs;           // of what is taken away
+    UnitWindow* window = nullptr;  // null: units lie in the host's memory
   };
 
   // Makes the initial values, of `seed`: the parameters, of which `buckets`
@@ -88,10 +98,17 @@ class OffloadedUnits final : public UnitStore {
   ~OffloadedUnits() override;
 
   // The values of the bucket's parameter i that the optimizer writes, in the
-  // parameter's shape: at home where it has one.
+  // parameter's shape: at home where it has one. On a drive OpenValues brings
+  // them to memory.
   Tensor OwnedValue(int bucket, int i) const;
-  // A parameter that does not train, with its values at home if it has one.
+  // A parameter that does not train, with its values at home if it has one: on
+  // a drive once its window has settled.
   Parameter AtHome(const Parameter& frozen) const;
+  // The same, in memory: until another unit is used, where they lie on a drive.
+  // `writes`: the caller is to write them.
+  Parameter InMemory(const Parameter& frozen, bool writes = false);
+  // The unit's number in the window; -1 where it is in none.
+  int WindowUnit(int unit) const;
   const CopiedBytes& copied() const { return copied_; }
   CopyTimes copy_times() const;
 
@@ -100,6 +117,8 @@ class OffloadedUnits final : public UnitStore {
   void Drop(int /*unit*/) override {}
   // Whoever changes values does it while none are on the device.
   void Publish(int /*bucket*/) override {}
+  void OpenValues(int bucket, std::vector<OwnedParameter>& owned) override;
+  void CloseValues(int bucket, bool changed) override;
   void Release(int unit) override;
   void PrepareGradients(int unit) override;
   void SaveGradients(int unit) override;
@@ -108,8 +127,11 @@ class OffloadedUnits final : public UnitStore {
  private:
   struct Unit {
     UnitLayout layout;
-    // Buffers of the layout.
+    // Buffers of the layout: in memory, or on the drive.
     std::vector<Tensor> home;
+    int in_window = -1;
+    // Of layout.parts, since all were written last.
+    size_t changed_parts = 0;
     // On the device, while they are there.
     std::vector<Tensor> place;
     Event arrival;
@@ -117,7 +139,10 @@ class OffloadedUnits final : public UnitStore {
     Event saved;
   };
 
-  void MakeInitialValues(Unit& unit, uint64_t seed) const;
+  // Makes the unit's home, with initial values.
+  void MakeHome(int number, Unit& unit, Device& device, uint64_t seed);
+  void MakeInitialValues(const UnitLayout& layout,
+                         const std::vector<Tensor>& home, uint64_t seed) const;
   // Null where the unit's parameters stay on the device.
   Unit* Find(int unit);
   const UnitLayout::Part& PartOf(const Unit& unit, int bucket) const;

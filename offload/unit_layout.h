@@ -39,6 +39,8 @@ struct UnitLayout {
 
   // Of values of the dtype, codes, and scales.
   std::vector<DeviceBuffers::Buffer> Buffers(DType dtype) const;
+  // How many elements each of them has.
+  std::vector<int64_t> Elements() const { return {values, codes, scales}; }
   // Makes each count at least `other`'s.
   void GrowTo(const UnitLayout& other);
 };

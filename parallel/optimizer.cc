@@ -32,17 +32,18 @@ bool Counts(const OwnedParameter& part, const ParallelContext& context) {
 Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
                      uint64_t seed,
                      std::vector<std::vector<OwnedParameter>> owned,
-                     Device* drive)
+                     Device* drive, const std::vector<StoredBucket>& stored)
     : context_(context), options_(options), owned_(std::move(owned)) {
   for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
     std::vector<OwnedParameter>& parts = owned_[bucket];
     for (OwnedParameter& part : parts) SetRates(part);
-    Device* const home = parts.empty() ? nullptr : &parts[0].value.device();
+    Device* const home = parts.empty() ? nullptr : &parts[0].gradient.device();
     if (drive != nullptr && home != nullptr && home != &context.device()) {
       if (!streamer_) {
         streamer_ = std::make_unique<StateStreamer>(*home, *drive);
       }
-      streamer_->Add(bucket, parts, options_.ema_decay > 0);
+      streamer_->Add(bucket, parts, options_.ema_decay > 0,
+                     stored.empty() ? StoredBucket() : stored[bucket]);
       continue;
     }
     for (OwnedParameter& part : parts) {
@@ -57,7 +58,7 @@ Optimizer::Optimizer(ParallelContext& context, const OptimizerOptions& options,
     for (const OwnedParameter& part : Bring(bucket, /*read=*/false)) {
       InitializeState(part, seed);
     }
-    Return(bucket, /*changed=*/true);
+    Return(bucket, /*states_changed=*/true, /*values_changed=*/false);
   }
 }
 
@@ -130,8 +131,10 @@ std::vector<OwnedParameter>& Optimizer::Bring(int bucket, bool read) {
                                              : owned_[bucket];
 }
 
-void Optimizer::Return(int bucket, bool changed) {
-  if (streamer_ && streamer_->Has(bucket)) streamer_->Return(bucket, changed);
+void Optimizer::Return(int bucket, bool states_changed, bool values_changed) {
+  if (streamer_ && streamer_->Has(bucket)) {
+    streamer_->Return(bucket, states_changed, values_changed);
+  }
 }
 
 double Optimizer::ClipGradients(double loss_scale) {
@@ -188,13 +191,13 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
                (part.ema.defined() ? part.ema.bytes() : 0));
     }
   }
-  Return(bucket, /*changed=*/true);
+  Return(bucket, /*states_changed=*/true, /*values_changed=*/true);
 }
 
 void Optimizer::ExchangeAverages() {
   averages_in_place_ = !averages_in_place_;
   for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
-    bool changed = false;
+    bool states_changed = false;
     for (const OwnedParameter& part : Bring(bucket)) {
       if (part.master.dtype() != part.value.dtype()) {
         part.value.CopyFrom(Cast(averages_in_place_ ? part.ema : part.master,
@@ -205,19 +208,21 @@ void Optimizer::ExchangeAverages() {
       const Tensor value = part.value.Clone(part.parameter->name);
       part.value.CopyFrom(part.ema);
       part.ema.CopyFrom(value);
-      changed = true;
+      states_changed = true;
     }
-    Return(bucket, changed);
+    Return(bucket, states_changed, /*values_changed=*/true);
   }
 }
 
 void Optimizer::SyncValues() {
   for (int bucket = 0; bucket < static_cast<int>(owned_.size()); ++bucket) {
+    bool changed = false;
     for (const OwnedParameter& part : Bring(bucket)) {
       if (part.master.dtype() == part.value.dtype()) continue;
       part.value.CopyFrom(Cast(part.master, part.value.dtype()));
+      changed = true;
     }
-    Return(bucket, /*changed=*/false);
+    Return(bucket, /*states_changed=*/false, changed);
   }
 }
 

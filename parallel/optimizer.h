@@ -3,7 +3,8 @@
 // the weights. It runs where the gradient lies, or on the ParameterHome's
 // master device; where that is another than the values', an update brings the
 // gradient there and the new value back. Between updates masters and moments of
-// what has its home in the host's memory may lie on a drive (state_streamer.h).
+// what has its home in the host's memory, and the values themselves, may lie on
+// a drive (state_streamer.h).
 
 #ifndef TRIREME_PARALLEL_OPTIMIZER_H_
 #define TRIREME_PARALLEL_OPTIMIZER_H_
@@ -17,6 +18,7 @@
 #include "parallel/context.h"
 #include "parallel/owned_parameter.h"
 #include "parallel/state_streamer.h"
+#include "parallel/unit_store.h"
 
 namespace trireme {
 
@@ -47,11 +49,13 @@ class Optimizer {
  public:
   // `owned`: by bucket, of every chunk of the rank one after the other; entries
   // with empty ranges are left out. `seed`: of the initial values. `drive`:
-  // where the states of values that are not on the context's device lie between
-  // updates; null: beside the values.
+  // where the states of what has its gradients elsewhere than on the context's
+  // device lie between updates; null: beside the values. `stored`: with a
+  // drive, who keeps the values, by bucket as `owned`.
   Optimizer(ParallelContext& context, const OptimizerOptions& options,
             uint64_t seed, std::vector<std::vector<OwnedParameter>> owned,
-            Device* drive = nullptr);
+            Device* drive = nullptr,
+            const std::vector<StoredBucket>& stored = {});
 
   // In which a step's gradients update buckets: those on a drive come ahead of
   // it.
@@ -102,7 +106,7 @@ class Optimizer {
   void InitializeState(const OwnedParameter& part, uint64_t seed) const;
   // A bucket's parts, with states in memory until Return.
   std::vector<OwnedParameter>& Bring(int bucket, bool read = true);
-  void Return(int bucket, bool changed);
+  void Return(int bucket, bool states_changed, bool values_changed);
 
   ParallelContext& context_;
   OptimizerOptions options_;

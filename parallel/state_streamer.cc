@@ -44,13 +44,14 @@ int64_t StateStreamer::LayOut(const Tensor& states, bool average,
 }
 
 void StateStreamer::Add(int bucket, std::vector<OwnedParameter>& parts,
-                        bool average) {
+                        bool average, const StoredBucket& values) {
   CHECK(!parts.empty() && buffers_.empty());
   const DType dtype = ComputeDType(parts.front().value.dtype());
   const int64_t elements = RoundUp(LayOut(Tensor(), average, parts),
                                    kBucketBytes / DTypeSize(dtype));
   Bucket& added = buckets_[bucket];
   added.parts = &parts;
+  added.values = values;
   added.states =
       Tensor::Empty(drive_, {elements}, dtype, MemoryCategory::kOptimizer,
                     fmt::format("states of bucket {}", bucket));
@@ -140,24 +141,31 @@ std::vector<OwnedParameter>& StateStreamer::Bring(int bucket, bool read) {
       Event(buffer->last_use).Synchronize();
     }
   }
+  const Bucket& brought = buckets_.at(bucket);
+  buffer->parts = *brought.parts;
   const auto start = std::chrono::steady_clock::now();
   buffer->arrival.Synchronize();
+  if (brought.values.store != nullptr) {
+    brought.values.store->OpenValues(brought.values.bucket, buffer->parts);
+  }
   waited_s_ +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
-  const Bucket& brought = buckets_.at(bucket);
-  buffer->parts = *brought.parts;
   LayOut(buffer->memory, brought.parts->front().ema.defined(), buffer->parts);
   return buffer->parts;
 }
 
-void StateStreamer::Return(int bucket, bool changed) {
+void StateStreamer::Return(int bucket, bool states_changed,
+                           bool values_changed) {
   Buffer* const buffer = Find(bucket);
   CHECK(buffer != nullptr) << "bucket " << bucket << " was not brought";
   buffer->parts.clear();
   buffer->bucket = kNone;
-  if (changed) {
-    Bucket& returned = buckets_.at(bucket);
+  Bucket& returned = buckets_.at(bucket);
+  if (returned.values.store != nullptr) {
+    returned.values.store->CloseValues(returned.values.bucket, values_changed);
+  }
+  if (states_changed) {
     Stream& writes = drive_.stream(StreamKind::kCopyOut);
     home_.stream().Record().Wait(writes);
     writes_.Time(writes, [&] {

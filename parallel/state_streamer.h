@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "parallel/owned_parameter.h"
+#include "parallel/unit_store.h"
 #include "runtime/device/event.h"
 #include "runtime/device/stream_stopwatch.h"
 #include "runtime/device/tensor.h"
@@ -40,8 +41,10 @@ class StateStreamer {
 
   // Gives each part its tensors on the drive, whose elements are anything: a
   // master where the value is of less precision, moments, and an average if
-  // wanted. The parts stay where they are. Before MakeBuffers.
-  void Add(int bucket, std::vector<OwnedParameter>& parts, bool average);
+  // wanted. The parts stay where they are; `values`: who keeps theirs. Before
+  // MakeBuffers.
+  void Add(int bucket, std::vector<OwnedParameter>& parts, bool average,
+           const StoredBucket& values = {});
   // After all: memory for the largest buckets.
   void MakeBuffers();
   // That they made, which stay where they are.
@@ -57,8 +60,9 @@ class StateStreamer {
   // The bucket's parts with their tensors in memory, until Return. One bucket
   // at a time. Without `read` their elements are anything.
   std::vector<OwnedParameter>& Bring(int bucket, bool read = true);
-  // `changed`: starts to write them.
-  void Return(int bucket, bool changed);
+  // What was changed starts to be written: states, and values that are not in
+  // memory either.
+  void Return(int bucket, bool states_changed, bool values_changed);
 
   // Waits until nothing is under way, and forgets what was read ahead: the
   // tensors on the drive may be used now.
@@ -77,6 +81,7 @@ class StateStreamer {
 
   struct Bucket {
     std::vector<OwnedParameter>* parts = nullptr;
+    StoredBucket values;
     Tensor states;  // on the drive: all tensors, one after the other
     Event written;
   };

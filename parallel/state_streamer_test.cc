@@ -67,7 +67,8 @@ class StateStreamerTest : public testing::Test {
         std::ranges::fill(HostView<float>(tensor), updates + 100 * ++kind);
       }
     }
-    streamer_->Return(bucket, /*changed=*/true);
+    streamer_->Return(bucket, /*states_changed=*/true,
+                      /*values_changed=*/false);
   }
   static void Check(const OwnedParameter& part, float updates) {
     float kind = 0;
@@ -145,7 +146,7 @@ TEST_F(StateStreamerTest, WhatWasReadAheadIsForgotten) {
   streamer_->ExpectUpdates();
   const OwnedParameter& part = streamer_->Bring(0)[0];
   EXPECT_EQ(Download<float>(part.m), std::vector<float>(1000, 0));
-  streamer_->Return(0, /*changed=*/false);
+  streamer_->Return(0, /*states_changed=*/false, /*values_changed=*/false);
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 
 namespace trireme {
 
+struct OwnedParameter;  // parallel/owned_parameter.h
+
 // The units are those of one chunk. Whoever runs them calls, for each forward
 // and each backward of a unit, Bring before and Drop after, and before a
 // backward PrepareGradients; Fetch says which unit it will bring next.
@@ -31,6 +33,14 @@ class UnitStore {
   // The optimizer has updated what this rank owns of the chunk's gradient
   // bucket `bucket`: starts to hand it to whoever else reads it.
   virtual void Publish(int bucket) = 0;
+
+  // Where the values that the optimizer writes are not in memory (but on a
+  // drive): points those of the bucket to memory, until CloseValues. What the
+  // optimizer reads of them is there. One unit's buckets at a time.
+  virtual void OpenValues(int /*bucket*/,
+                          std::vector<OwnedParameter>& /*owned*/) {}
+  // `changed`: all of them were written.
+  virtual void CloseValues(int /*bucket*/, bool /*changed*/) {}
 
   // Of units that take turns on the device (a Program with offload), when the
   // Program says so. What the current stream was given before is the last to
@@ -68,6 +78,13 @@ struct StoredUnit {
   int unit = 0;
 
   friend bool operator==(const StoredUnit&, const StoredUnit&) = default;
+};
+
+// A gradient bucket of a chunk, and who keeps the values that its gradients
+// change; null: they are where they are used.
+struct StoredBucket {
+  UnitStore* store = nullptr;
+  int bucket = 0;
 };
 
 }  // namespace trireme

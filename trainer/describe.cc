@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "offload/unit_window.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
@@ -149,28 +150,32 @@ std::string DescribeDrive(const std::vector<RankModel::Needs>& needs,
                           const Plan& plan) {
   if (!plan.offload().has_nvme()) return "";
   const Plan::Offload::Nvme& nvme = plan.offload().nvme();
-  std::string text = "rank    on drive  read and written a step\n";
-  int64_t bytes = 0, step_bytes = 0;
+  std::string text = "rank    on drive  read a step  written a step\n";
+  int64_t bytes = 0;
+  DriveBytes step;
   for (size_t rank = 0; rank < needs.size(); ++rank) {
     const RankModel::Needs& own = needs[rank];
     bytes += own.drive_bytes;
-    step_bytes += own.drive_step_bytes;
-    text += fmt::format("{:>4}  {:>10}  {}\n", rank, BytesText(own.drive_bytes),
-                        BytesText(own.drive_step_bytes));
+    step.read += own.drive_step.read;
+    step.written += own.drive_step.written;
+    text += fmt::format(
+        "{:>4}  {:>10}  {:>11}  {}\n", rank, BytesText(own.drive_bytes),
+        BytesText(own.drive_step.read), BytesText(own.drive_step.written));
   }
   text +=
-      fmt::format("drive  {} of all ranks in {}, {} read and written a step",
-                  BytesText(bytes), nvme.folder(), BytesText(step_bytes));
+      fmt::format("drive  {} of all ranks in {}, {} read and {} written a step",
+                  BytesText(bytes), nvme.folder(), BytesText(step.read),
+                  BytesText(step.written));
   if (const auto free = FreeBytes(nvme.folder())) {
     text +=
         fmt::format("; {} are free there on this machine", BytesText(*free));
   }
   // Of one drive, were all ranks on its machine.
-  if (nvme.drive_endurance_tbw() > 0 && step_bytes > 0) {
+  if (nvme.drive_endurance_tbw() > 0 && step.written > 0) {
     text += fmt::format(
         "; {:.4g} TB of writes are {:.3g} steps of all ranks on one drive",
         nvme.drive_endurance_tbw(),
-        nvme.drive_endurance_tbw() * 1e12 / static_cast<double>(step_bytes));
+        nvme.drive_endurance_tbw() * 1e12 / static_cast<double>(step.written));
   }
   return text + "\n";
 }

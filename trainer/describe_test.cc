@@ -15,12 +15,15 @@ namespace trireme {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(DescribeDriveTest, AFolderThatIsNotYetThereIsOnTheDriveOfThoseAboveIt) {
   const std::vector<RankModel::Needs> little = {
-      {.drive_bytes = 1 << 20, .drive_step_bytes = 2 << 20}};
+      {.drive_bytes = 1 << 20,
+       .drive_step = {.read = 4 << 20, .written = 2 << 20}}};
   const std::vector<RankModel::Needs> all = {
-      {.drive_bytes = int64_t{1} << 60, .drive_step_bytes = 1}};
+      {.drive_bytes = int64_t{1} << 60,
+       .drive_step = {.read = 1, .written = 1}}};
   for (const std::string& folder :
        {testing::TempDir() + "/not/there", std::string("not_there"),
         std::string("not/there")}) {
@@ -32,6 +35,23 @@ TEST(DescribeDriveTest, AFolderThatIsNotYetThereIsOnTheDriveOfThoseAboveIt) {
     EXPECT_TRUE(CheckDrive(little, plan).ok()) << folder;
     EXPECT_TRUE(absl::IsResourceExhausted(CheckDrive(all, plan))) << folder;
   }
+}
+
+// What a drive lasts for goes by what is written: weights that stay are read
+// only.
+TEST(DescribeDriveTest, ADriveLastsByWhatIsWritten) {
+  Plan plan;
+  Plan::Offload::Nvme& nvme = *plan.mutable_offload()->mutable_nvme();
+  nvme.set_folder(testing::TempDir());
+  nvme.set_drive_endurance_tbw(1);
+  const auto text = [&](int64_t written) {
+    return DescribeDrive(
+        {{.drive_bytes = 1 << 20,
+          .drive_step = {.read = 8'000'000'000, .written = written}}},
+        plan);
+  };
+  EXPECT_THAT(text(1'000'000'000), HasSubstr("1 TB of writes are 1e+03 steps"));
+  EXPECT_THAT(text(0), Not(HasSubstr("TB of writes")));
 }
 
 }  // namespace

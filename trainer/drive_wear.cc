@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -16,10 +17,6 @@ namespace {
 
 constexpr double kSecondsPerDay = 24 * 60 * 60;
 
-int64_t StepBytes(const RankModel& model) {
-  return model.streamer() != nullptr ? model.streamer()->step_bytes() : 0;
-}
-
 }  // namespace
 
 DriveWear::DriveWear(RankModel& model)
@@ -32,30 +29,38 @@ DriveWear::DriveWear(RankModel& model)
   const std::string own = host.data();
   for (const std::string& text :
        model.context().communicators().control().AllGather(
-           fmt::format("{} {}", StepBytes(model), own), "drives")) {
+           fmt::format("{} {} {}", model.drive_step().read,
+                       model.drive_step().written, own),
+           "drives")) {
     const std::vector<std::string> parts =
-        absl::StrSplit(text, absl::MaxSplits(' ', 1));
-    int64_t bytes = 0;
-    if (parts.size() != 2 || parts[1] != own ||
-        !absl::SimpleAtoi(parts[0], &bytes)) {
+        absl::StrSplit(text, absl::MaxSplits(' ', 2));
+    DriveBytes step;
+    if (parts.size() != 3 || parts[2] != own ||
+        !absl::SimpleAtoi(parts[0], &step.read) ||
+        !absl::SimpleAtoi(parts[1], &step.written)) {
       continue;
     }
     ++ranks_;
-    step_bytes_ += bytes;
+    step_.read += step.read;
+    step_.written += step.written;
   }
 }
 
 std::string DriveWear::AtStart() const {
+  const std::string_view contents = model_.window() == nullptr ? "optimizer"
+                                    : model_.streamer() == nullptr
+                                        ? "blocks"
+                                        : "blocks and optimizer";
   std::string text = fmt::format(
-      "drive  {} of rank 0's optimizer in {}: {}\n"
-      "drive  {} read and written a step by this machine's ranks ({})",
-      BytesText(model_.drive()->Statistics().peak_bytes),
+      "drive  {} of rank 0's {} in {}: {}\n"
+      "drive  {} read and {} written a step by this machine's ranks ({})",
+      BytesText(model_.drive()->Statistics().peak_bytes), contents,
       model_.plan().offload().nvme().folder(), model_.drive()->Describe(),
-      BytesText(step_bytes_), ranks_);
-  if (endurance_bytes_ > 0 && step_bytes_ > 0) {
+      BytesText(step_.read), BytesText(step_.written), ranks_);
+  if (endurance_bytes_ > 0 && step_.written > 0) {
     text +=
         fmt::format("; its {:.4g} TB are {:.3g} steps", endurance_bytes_ / 1e12,
-                    endurance_bytes_ / static_cast<double>(step_bytes_));
+                    endurance_bytes_ / static_cast<double>(step_.written));
   }
   return text + "\n";
 }
@@ -66,9 +71,13 @@ std::string DriveWear::AtEnd(double step_s) const {
       "for it",
       BytesText(model_.drive()->written_bytes() - written_before_),
       model_.streamer() != nullptr ? model_.streamer()->waited_s() : 0);
-  if (endurance_bytes_ > 0 && step_bytes_ > 0 && step_s > 0) {
+  if (model_.window() != nullptr) {
+    text +=
+        fmt::format(", copies of blocks {:.2g} s", model_.window()->waited_s());
+  }
+  if (endurance_bytes_ > 0 && step_.written > 0 && step_s > 0) {
     text += fmt::format("; at {:.3g} s a step it lasts {:.3g} days", step_s,
-                        endurance_bytes_ / static_cast<double>(step_bytes_) *
+                        endurance_bytes_ / static_cast<double>(step_.written) *
                             step_s / kSecondsPerDay);
   }
   return text + "\n";

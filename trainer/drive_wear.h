@@ -1,5 +1,5 @@
-// What a run whose optimizer's states lie on a drive says of it: what is there,
-// what each step writes, and how long the drive lasts.
+// What a run whose optimizer's states or blocks lie on a drive says of it: what
+// is there, what each step reads and writes, and how long the drive lasts.
 
 #ifndef TRIREME_TRAINER_DRIVE_WEAR_H_
 #define TRIREME_TRAINER_DRIVE_WEAR_H_
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "offload/unit_window.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -23,7 +24,7 @@ class DriveWear {
  private:
   RankModel& model_;
   int ranks_ = 0;                 // of the machine, which share its drive
-  int64_t step_bytes_ = 0;        // that they write in a step
+  DriveBytes step_;               // that they move in a step
   const double endurance_bytes_;  // 0: unknown
   const int64_t written_before_;  // by this rank
 };

@@ -105,16 +105,23 @@ Finding OfUpdates(const Figures& figures) {
                   Gigabytes(figures.update_bytes, figures.update_s))};
 }
 
-Finding OfDrive(const Figures& figures) {
-  return {"drive",
-          fmt::format("updates wait for the drive {:.0f} % of the step (it "
-                      "reads {:.3g} and writes {:.3g} GB/s): a larger "
-                      "global_batch has fewer of them, and without "
-                      "offload.nvme states lie in the host's memory, if that "
-                      "holds them",
-                      100 * Ratio(figures.waited_drive_s, figures.step_s),
-                      Gigabytes(figures.read_bytes, figures.read_s),
-                      Gigabytes(figures.written_bytes, figures.write_s))};
+Finding OfDrive(const Figures& figures, const Plan& plan) {
+  const uint32_t host_units = plan.offload().nvme().host_units();
+  return {
+      "drive",
+      fmt::format(
+          "{} wait for the drive {:.0f} % of the step (it reads {:.3g} and "
+          "writes {:.3g} GB/s): a larger global_batch has fewer of them, and "
+          "{}, if that holds them",
+          host_units > 0 ? "copies and updates" : "updates",
+          100 * Ratio(figures.waited_drive_s, figures.step_s),
+          Gigabytes(figures.read_bytes, figures.read_s),
+          Gigabytes(figures.written_bytes, figures.write_s),
+          host_units > 0
+              ? fmt::format("with a larger offload.nvme.host_units than {} "
+                            "more weights lie in the host's memory",
+                            host_units)
+              : "without offload.nvme states lie in the host's memory")};
 }
 
 Finding FindingOf(const Figures& figures, const Plan& plan) {
@@ -128,7 +135,7 @@ Finding FindingOf(const Figures& figures, const Plan& plan) {
   if (most == figures.waited_in_s) return OfCopiesIn(figures, plan);
   if (most == figures.waited_out_s) return OfCopiesOut(figures, plan);
   if (most == figures.waited_updates_s) return OfUpdates(figures);
-  return OfDrive(figures);
+  return OfDrive(figures, plan);
 }
 
 }  // namespace

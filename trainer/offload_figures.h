@@ -23,8 +23,8 @@ struct OffloadFigures {
   double step_s = 0;
   double compute_s = 0;
   // For which computation waited: for copies to the device, and for those from
-  // it; for updates on the host, without the next; for what these waited for
-  // the drive.
+  // it; for updates on the host; without what these, and copies to the device,
+  // waited for the drive, which is the last.
   double waited_in_s = 0;
   double waited_out_s = 0;
   double waited_updates_s = 0;

@@ -13,13 +13,12 @@ namespace trireme {
 class OffloadMeter {
  public:
   // The model, whose plan has offload, outlives it.
-  explicit OffloadMeter(const RankModel& model)
-      : model_(model), before_(Totals()) {}
+  explicit OffloadMeter(const RankModel& model) : model_(model) { Forget(); }
 
   // Of the step that is over, since the last call.
   OffloadFigures Take(const StepTimes& times, double step_s, double compute_s);
   // What was since then is of no step.
-  void Forget() { before_ = Totals(); }
+  void Forget();
 
  private:
   // Of all that was copied, read and written.
@@ -27,6 +26,7 @@ class OffloadMeter {
 
   const RankModel& model_;
   OffloadFigures before_;
+  double copies_waited_for_drive_s_ = 0;  // before
 };
 
 }  // namespace trireme

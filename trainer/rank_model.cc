@@ -11,6 +11,7 @@
 #include "fmt/format.h"
 #include "models/data/field_readers.h"
 #include "parallel/chunk_pass.h"
+#include "parallel/unit_store.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -93,11 +94,12 @@ RankModel::RankModel(const TrainingSetup& setup, const Plan& plan,
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
     const TrainingSetup& setup, const Plan& plan, Device& dry_device, int rank,
     const BetweenSteps& rehearsal) {
-  if (plan.offload().has_nvme() &&
+  if (plan.offload().has_nvme() && plan.offload().nvme().host_units() == 0 &&
       setup.trained.kind == TrainedParameters::Kind::kAdapters) {
     return FailedPrecondition(
         "plan.offload.nvme: found a job that trains adapters, whose optimizer "
-        "stays on the device, expected none");
+        "stays on the device, and no host_units, expected either of them "
+        "otherwise");
   }
   ASSIGN_OR_RETURN(Probe probe, ProbeForward(setup, plan, rank));
   DryWorld world(rank, static_cast<int>(NumRanks(plan)));
@@ -107,9 +109,15 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
   // Steps with offload begin with the updates of the one before.
   for (int32_t bucket = plan.has_offload() ? -1 : 0;
        bucket < std::max(sizes, 1); ++bucket) {
+    const DriveBytes before = model->BlocksMoved();
     RETURN_IF_ERROR(
         model->Step(model->DryBatch(std::max(bucket, 0)), {.step = 1})
             .status());
+    const DriveBytes after = model->BlocksMoved();
+    const int64_t states =
+        model->streamer() != nullptr ? model->streamer()->step_bytes() : 0;
+    model->drive_step_ = {.read = after.read - before.read + states,
+                          .written = after.written - before.written + states};
   }
   if (rehearsal != nullptr) RETURN_IF_ERROR(rehearsal(*model));
   RETURN_IF_ERROR(model->context().status());
@@ -136,9 +144,7 @@ absl::StatusOr<RankModel::Needs> RankModel::PredictNeeds(
   if (model->drive() != nullptr) {
     needs.drive_bytes = model->drive()->Statistics().peak_bytes;
   }
-  if (model->streamer() != nullptr) {
-    needs.drive_step_bytes = model->streamer()->step_bytes();
-  }
+  needs.drive_step = model->drive_step();
   return needs;
 }
 
@@ -183,6 +189,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
                                         ? dry->drive()->Statistics().peak_bytes
                                         : 0}));
   model->predicted_ = predicted;
+  model->drive_step_ = dry->drive_step_;
   return model;
 }
 
@@ -227,7 +234,9 @@ void RankModel::BuildParts(const Probe& probe) {
 absl::Status RankModel::BuildTraining(const Probe& probe) {
   BuildParts(probe);
   std::vector<std::vector<OwnedParameter>> owned;
+  std::vector<StoredBucket> stored;
   std::vector<ExecutorChunk> chunks;
+  std::vector<const OffloadedUnits*> offloaded;
   for (size_t i = 0; i < training_.size(); ++i) {
     const Training& part = training_[i];
     ExecutorChunk& chunk = chunks.emplace_back();
@@ -238,10 +247,12 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
     if (offload_) {
       chunk.program_units =
           offload_->ProgramUnits(local_.parts()[i], *part.buckets);
+      offloaded.push_back(part.offloaded.get());
     }
     for (int b = 0; b < part.buckets->size(); ++b) {
       const ParameterBucket& bucket = (*part.buckets)[b];
       std::vector<OwnedParameter>& of_bucket = owned.emplace_back();
+      stored.push_back({chunk.units, b});
       for (int p = 0; p < static_cast<int>(bucket.parameters.size()); ++p) {
         const ElementRange range = bucket.Owned(p);
         if (range.size() == 0) continue;
@@ -256,14 +267,19 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
       }
     }
   }
-  optimizer_ = std::make_unique<Optimizer>(
-      context(), setup_.optimizer, setup_.seed, std::move(owned), drive());
+  optimizer_ =
+      std::make_unique<Optimizer>(context(), setup_.optimizer, setup_.seed,
+                                  std::move(owned), drive(), stored);
   if (streamer() != nullptr) {
     for (const Tensor& buffer : streamer()->buffers()) {
       drive()->Register(buffer);
     }
   }
   RETURN_IF_ERROR(partial() ? CompilePartial(chunks) : CompileOrdinary());
+  if (offload_) {
+    offload_->ExpectFetches(program_->ranks[layout_.pipeline_rank()], chunks,
+                            offloaded);
+  }
   executor_ =
       std::make_unique<Executor>(context(), *program_, layout_.pipeline_rank(),
                                  std::move(chunks), optimizer_.get());

@@ -21,6 +21,7 @@
 
 #include "absl/status/statusor.h"
 #include "offload/offloaded_units.h"
+#include "offload/unit_window.h"
 #include "parallel/executor.h"
 #include "parallel/frozen_parameters.h"
 #include "parallel/gradient_reducer.h"
@@ -85,9 +86,9 @@ class RankModel {
   // What a rank takes beside the device too.
   struct Needs {
     MemoryStatistics device;
-    MemoryStatistics host;         // of blocks that are offloaded
-    int64_t drive_bytes = 0;       // of its optimizer's states
-    int64_t drive_step_bytes = 0;  // that a step reads there, and writes
+    MemoryStatistics host;    // of blocks that are offloaded
+    int64_t drive_bytes = 0;  // of its optimizer's states, and of its blocks
+    DriveBytes drive_step;    // that a step moves
   };
   // The same, with the host's memory and the drive.
   static absl::StatusOr<Needs> PredictNeeds(
@@ -133,10 +134,14 @@ class RankModel {
   absl::Status status() const;
   // Predicted by the dry step.
   const MemoryStatistics& predicted_memory() const { return predicted_; }
-  // What lies on a drive, and what of it steps have moved; null where nothing
-  // does.
+  // What lies on a drive, and what of it was moved; null where nothing does.
   NvmeDevice* drive() const { return offload_ ? offload_->drive() : nullptr; }
   const StateStreamer* streamer() const { return optimizer_->streamer(); }
+  const UnitWindow* window() const {
+    return offload_ ? offload_->window() : nullptr;
+  }
+  // What a step moves of it, as the dry step has counted.
+  const DriveBytes& drive_step() const { return drive_step_; }
   // What the blocks of a plan with offload take of the host's memory; zero
   // without.
   MemoryStatistics host_memory() const {
@@ -249,6 +254,10 @@ class RankModel {
   void AgreeOnReports(const Probe& own);
   // What each part of the model has for training, but for the optimizer.
   void BuildParts(const Probe& probe);
+  // Of blocks that lie on a drive, so far.
+  DriveBytes BlocksMoved() const {
+    return window() != nullptr ? window()->moved() : DriveBytes();
+  }
   // Updates of the last step are over, and so is all that is under way:
   // parameters and what the optimizer has of them may be read and written.
   void Settle();
@@ -275,6 +284,7 @@ class RankModel {
   std::unique_ptr<Program> program_;
   std::unique_ptr<Executor> executor_;
   MemoryStatistics predicted_;
+  DriveBytes drive_step_;
   Probe probe_;
   std::map<std::string, QuantizationError> quantization_errors_;
   std::vector<std::string> loss_names_;

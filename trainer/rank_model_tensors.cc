@@ -20,6 +20,7 @@ void RankModel::Settle() {
   executor_->FinishUpdates();
   context().device().Synchronize();
   optimizer_->Settle();
+  if (offload_ && offload_->window() != nullptr) offload_->window()->Settle();
 }
 
 std::vector<TensorPart> RankModel::Parts(Tensor OwnedParameter::*tensor) {
@@ -53,11 +54,12 @@ std::vector<TensorPart> RankModel::EmaParts() {
 absl::Status RankModel::FillFrozen(const FillValue& fill) {
   Settle();
   for (size_t i = 0; i < training_.size(); ++i) {
-    const OffloadedUnits* const offloaded = training_[i].offloaded.get();
+    OffloadedUnits* const offloaded = training_[i].offloaded.get();
     for (const auto& parameter : local_.parts()[i].store->parameters()) {
       if (parameter->trainable) continue;
-      Parameter at_home =
-          offloaded != nullptr ? offloaded->AtHome(*parameter) : *parameter;
+      Parameter at_home = offloaded != nullptr
+                              ? offloaded->InMemory(*parameter, /*writes=*/true)
+                              : *parameter;
       ASSIGN_OR_RETURN(const QuantizationError error,
                        trireme::FillFrozen(at_home, fill));
       if (parameter->format != WeightFormat::kFull) {
@@ -79,14 +81,19 @@ void RankModel::StartMagnitudes() {
       by_name[parameter->name] = parameter.get();
     }
     // In one order on all ranks, and the layers of a sum together.
-    std::map<std::string, std::vector<Parameter>> weights;
+    std::map<std::string, std::vector<const Parameter*>> weights;
     for (const StoredAdapter& adapter : store.adapters()) {
-      const Parameter& weight = *by_name.at(adapter.layer + ".weight");
       weights[adapter.output_layer].push_back(
-          training_[i].offloaded ? training_[i].offloaded->AtHome(weight)
-                                 : weight);
+          by_name.at(adapter.layer + ".weight"));
     }
-    for (const auto& [layer, of_layer] : weights) {
+    for (const auto& [layer, stored] : weights) {
+      // Layers of a sum are of one unit.
+      std::vector<Parameter> of_layer;
+      for (const Parameter* weight : stored) {
+        of_layer.push_back(training_[i].offloaded
+                               ? training_[i].offloaded->InMemory(*weight)
+                               : *weight);
+      }
       magnitudes[layer + kMagnitude] = InitialMagnitude(context(), of_layer);
     }
   }
@@ -122,6 +129,13 @@ CopyTimes RankModel::copy_times() const {
   CopyTimes sum;
   for (const Training& part : training_) {
     if (part.offloaded) sum += part.offloaded->copy_times();
+  }
+  if (window() != nullptr) {
+    sum.waited_for_drive = window()->waited_s();
+    // The host waits where the device has no streams beside it.
+    if (local_.device().stream(StreamKind::kCopyIn).synchronous()) {
+      sum.waited_for_arrivals += sum.waited_for_drive;
+    }
   }
   return sum;
 }

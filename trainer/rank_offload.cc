@@ -6,7 +6,6 @@
 #include "parallel/state_streamer.h"
 #include "runtime/core/status.h"
 #include "runtime/device/nvme/extents.h"
-#include "scheduler/program/program.h"
 
 namespace trireme {
 
@@ -94,6 +93,11 @@ void RankOffload::MakeBuffers(
       std::vector<DeviceBuffers::Buffer>{
           {largest.trained, ComputeDType(dtype)}},
       MemoryCategory::kGradients, "gradients of a block");
+  if (nvme_.host_units() == 0) return;
+  window_ = std::make_unique<UnitWindow>(
+      home_, *drive_, std::min(static_cast<int>(nvme_.host_units()), blocks),
+      largest.Buffers(dtype));
+  for (const Tensor& memory : window_->memory()) drive_->Register(memory);
 }
 
 std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
@@ -104,8 +108,27 @@ std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
       context, part.store->parameters(), HomeOf(part), buckets, reducer,
       OffloadedUnits::Buffers{.places = *places_,
                               .gradients = *gradient_buffers_,
-                              .inputs = inputs_},
+                              .inputs = inputs_,
+                              .window = window_.get()},
       seed);
+}
+
+void RankOffload::ExpectFetches(
+    const std::vector<Instruction>& list,
+    const std::vector<ExecutorChunk>& chunks,
+    const std::vector<const OffloadedUnits*>& units) {
+  if (window_ == nullptr) return;
+  std::vector<int> order;
+  for (const Instruction& instruction : list) {
+    if (instruction.kind != InstructionKind::kFetch) continue;
+    const ProgramUnit& fetched =
+        chunks[instruction.chunk].program_units[instruction.unit];
+    for (int unit = fetched.begin; unit < fetched.end; ++unit) {
+      const int number = units[instruction.chunk]->WindowUnit(unit);
+      if (number >= 0) order.push_back(number);
+    }
+  }
+  window_->set_order(std::move(order));
 }
 
 }  // namespace trireme

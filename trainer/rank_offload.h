@@ -1,6 +1,7 @@
 // What a rank has beyond its chunks where its plan offloads the blocks: their
-// home in the host's memory, the drive that its optimizer's states lie on, and
-// the buffers that blocks take turns in on the device.
+// home in the host's memory, the drive that its optimizer's states and its
+// blocks lie on, and the buffers that blocks take turns in on the device and in
+// the host's memory.
 
 #ifndef TRIREME_TRAINER_RANK_OFFLOAD_H_
 #define TRIREME_TRAINER_RANK_OFFLOAD_H_
@@ -13,12 +14,14 @@
 #include "offload/device_buffers.h"
 #include "offload/host_buffers.h"
 #include "offload/offloaded_units.h"
+#include "offload/unit_window.h"
 #include "parallel/executor.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/nvme/nvme_device.h"
 #include "scheduler/plan/plan.pb.h"
+#include "scheduler/program/program.h"
 #include "trainer/local_model.h"
 
 namespace trireme {
@@ -42,7 +45,7 @@ class RankOffload {
                                         const ParameterBuckets& buckets);
 
   // Before MakeUnits, for all parts of the rank and their buckets: what its
-  // blocks share on the device.
+  // blocks share on the device, and on the host on their way from a drive.
   void MakeBuffers(const std::vector<LocalModel::Part>& parts,
                    const std::vector<const ParameterBuckets*>& buckets,
                    Device& device, DType dtype);
@@ -53,10 +56,18 @@ class RankOffload {
                                             const GradientReducer& reducer,
                                             uint64_t seed);
 
+  // When a step fetches which of the rank's parts' units, of a list of its
+  // Program: what the window of blocks that lie on a drive follows.
+  void ExpectFetches(const std::vector<Instruction>& list,
+                     const std::vector<ExecutorChunk>& chunks,
+                     const std::vector<const OffloadedUnits*>& units);
+
   const Device& home() const { return home_; }
   // Where the states of what has its home there lie; null where the plan has no
   // drive.
   NvmeDevice* drive() const { return drive_.get(); }
+  // Through which blocks pass that lie on the drive; null where none do.
+  UnitWindow* window() const { return window_.get(); }
   // The first failure of either.
   absl::Status status() const;
 
@@ -67,6 +78,7 @@ class RankOffload {
   const bool trained_at_home_;
   CpuDevice home_;
   std::unique_ptr<NvmeDevice> drive_;
+  std::unique_ptr<UnitWindow> window_;
   std::unique_ptr<DeviceBuffers> places_;
   std::unique_ptr<DeviceBuffers> gradient_buffers_;
   HostBuffers inputs_{home_, MemoryCategory::kActivations, "inputs of blocks"};

@@ -118,6 +118,10 @@ std::string Summary(const Plan& plan) {
                         plan.offload().resident_units());
     if (plan.offload().activations()) text += " with their inputs";
     if (plan.offload().has_nvme()) text += ", optimizer states on a drive";
+    if (plan.offload().nvme().host_units() > 0) {
+      text += fmt::format(" with all weights but for {} blocks",
+                          plan.offload().nvme().host_units());
+    }
   }
   return text;
 }

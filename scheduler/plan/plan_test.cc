@@ -272,6 +272,11 @@ TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
                     two),
             "plan.offload.nvme.drive_endurance_tbw: found -1, expected 0 "
             "(unknown) or so many times 1e12 bytes");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { nvme { folder: '/x' "
+                    "host_units: 5 } }",
+                    two),
+            "plan.offload.nvme.host_units: found 5, expected 0 (all weights "
+            "are in host memory) to 4, the most blocks of a pipeline rank");
   EXPECT_EQ(ErrorOf("grid { dp: 2 } offload { }", two),
             "plan.offload: found grid.dp 2 and grid.cp 1, expected 1 each: "
             "gradients leave the device before they could be reduced");

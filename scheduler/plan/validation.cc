@@ -170,7 +170,8 @@ absl::Status ValidateMicrobatches(const Plan& plan, int64_t global_batch) {
   return absl::OkStatus();
 }
 
-absl::Status ValidateNvme(const Plan::Offload& offload) {
+// `most_blocks`: of a pipeline rank.
+absl::Status ValidateNvme(const Plan::Offload& offload, int64_t most_blocks) {
   if (!offload.has_nvme()) return absl::OkStatus();
   const std::string& folder = offload.nvme().folder();
   if (!folder.starts_with('/')) {
@@ -181,6 +182,14 @@ absl::Status ValidateNvme(const Plan::Offload& offload) {
   if (!(endurance >= 0) || !std::isfinite(endurance)) {
     return PlanFieldError("offload.nvme.drive_endurance_tbw", endurance,
                           "0 (unknown) or so many times 1e12 bytes");
+  }
+  const int64_t host_units = offload.nvme().host_units();
+  if (host_units > most_blocks) {
+    return PlanFieldError(
+        "offload.nvme.host_units", host_units,
+        fmt::format("0 (all weights are in host memory) to {}, the most blocks "
+                    "of a pipeline rank",
+                    most_blocks));
   }
   return absl::OkStatus();
 }
@@ -230,7 +239,7 @@ absl::Status ValidateOffload(const Plan& plan) {
                     Plan::Recompute_Name(plan.recompute())),
         "recompute FULL, with which blocks keep their inputs only");
   }
-  return ValidateNvme(plan.offload());
+  return ValidateNvme(plan.offload(), most);
 }
 
 // More are messages of few rows.

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Training whose optimizer lies on a drive: the bits of training without, what is
-# said of the drive, and drives that are full, break, or tear a write.
+# Training whose optimizer, or blocks too, lie on a drive: the bits of training
+# without, what is said of the drive, and drives that are full, break, or tear a
+# write.
 # Usage: nvme_test.sh PATH_TO_TRIREME PATH_TO_FAULTY_DISK
 faulty_disk=$PWD/$2
 source "$(dirname "$0")/testing.sh" "$1"
@@ -30,6 +31,8 @@ plan() { # plan IO
 plan IO_UNSPECIFIED > drive.textproto
 plan THREADS > threads.textproto
 echo "offload { }" > memory.textproto
+echo "offload { resident_units: 1 nvme { folder: '$work/nvme' io: THREADS
+  host_units: 1 drive_endurance_tbw: 600 } }" > blocks.textproto
 same() { # same RUN RUN STEP
   local file
   for file in model ema adam_m adam_v; do
@@ -40,12 +43,14 @@ same() { # same RUN RUN STEP
 
 echo "== the same bits, on the device, in memory and on a drive"
 "$trireme" train job.textproto --out device > device.txt
-for states in memory drive threads; do
+for states in memory drive threads blocks; do
   "$trireme" train job.textproto --plan $states.textproto --out $states > $states.txt
   same device $states 00000006
 done
 expect_in threads.txt "of rank 0's optimizer in $work/nvme: threads, "
-expect_in threads.txt "read and written a step by this machine's ranks (1); its 600 TB are"
+expect_in threads.txt "written a step by this machine's ranks (1); its 600 TB are"
+expect_in blocks.txt "of rank 0's blocks and optimizer in $work/nvme: threads, "
+expect_in blocks.txt "copies of blocks "
 expect_in threads.txt "a step it lasts"
 [[ -z $(ls nvme) ]] || fail "left in the drive's folder: $(ls nvme)"
 
@@ -85,35 +90,50 @@ expect_in dry.txt "$on_drive of all ranks"
 
 echo "== a run goes on from one to the other"
 "$trireme" train job.textproto --plan drive.textproto --out on --steps 3 > on.txt
-"$trireme" train job.textproto --plan drive.textproto --out on --resume > on.txt
+"$trireme" train job.textproto --plan blocks.textproto --out on --resume > on.txt
 same device on 00000006
+
+echo "== adapters on a base that lies on the drive"
+adapters=(--set "train.parameters=ADAPTERS" --set "train.rank=2" \
+  --set "train.frozen=NF4" \
+  --set 'init.weights="device/checkpoints/step_00000006"')
+"$trireme" train job.textproto --out adapters "${adapters[@]}" > adapters.txt
+"$trireme" train job.textproto --plan blocks.textproto --out on_base \
+  "${adapters[@]}" > on_base.txt
+same adapters on_base 00000006
+expect_in on_base.txt "read and 0 B written a step"
 
 echo "== drives that fail end the run; the last checkpoint stands"
 export CHAOS_FOLDER=$work/nvme CHAOS_FAULT=$work/fault
-for fault in broken full torn; do
-  LD_PRELOAD=$faulty_disk "$trireme" train job.textproto --plan threads.textproto \
-    --out $fault --steps 1000000 > $fault.txt 2>&1 &
+for case in broken_threads full_threads torn_threads torn_blocks killed_blocks; do
+  fault=${case%_*} plan=${case#*_}.textproto
+  LD_PRELOAD=$faulty_disk "$trireme" train job.textproto --plan $plan \
+    --out $case --steps 1000000 > $case.txt 2>&1 &
   run=$!
   for ((i = 0; i < 600; ++i)); do
-    if [[ -e $fault/checkpoints/step_00000002/manifest.json ]]; then break; fi
+    if [[ -e $case/checkpoints/step_00000002/manifest.json ]]; then break; fi
     sleep 0.05
   done
-  echo -n $fault > fault.new
-  mv fault.new fault
+  if [[ $fault == killed ]]; then
+    kill -9 $run
+  else
+    echo -n $fault > fault.new
+    mv fault.new fault
+  fi
   if wait $run; then fail "a $fault drive was not noticed"; fi
   rm -f fault
-  [[ $fault == torn ]] || expect_in $fault.txt "$work/nvme/trireme-"
-  steps=$(ls $fault/checkpoints | grep -E '^step_[0-9]+$' | tail -n 1)
+  [[ $fault =~ torn|killed ]] || expect_in $case.txt "$work/nvme/trireme-"
+  steps=$(ls $case/checkpoints | grep -E '^step_[0-9]+$' | tail -n 1)
   steps=$((10#${steps#step_} + 2))
   last=$(printf %08d $steps)
-  "$trireme" train job.textproto --plan threads.textproto --out $fault \
+  "$trireme" train job.textproto --plan $plan --out $case \
     --steps $steps --resume > again.txt
   expect_in again.txt "resumed after step"
-  "$trireme" train job.textproto --out whole_$fault --steps $steps > whole.txt
-  same whole_$fault $fault $last
+  "$trireme" train job.textproto --out whole_$case --steps $steps > whole.txt
+  same whole_$case $case $last
 done
-expect_in broken.txt "Input/output error"
-expect_in full.txt "No space left on device"
+expect_in broken_threads.txt "Input/output error"
+expect_in full_threads.txt "No space left on device"
 
 echo "== what cannot be is refused before the first step"
 echo "offload { nvme { folder: '/proc/none' } }" > nowhere.textproto

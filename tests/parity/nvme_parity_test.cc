@@ -1,6 +1,6 @@
-// Masters and moments that lie on a drive between updates are those of training
-// where everything fits, bit for bit; they take the room there, and the memory
-// for passing through, that was predicted.
+// Masters, moments and weights that lie on a drive are those of training where
+// everything fits, bit for bit; they take the room there, the memory for
+// passing through, and the reads and writes of a step that were predicted.
 
 #include <cstdint>
 #include <map>
@@ -11,11 +11,13 @@
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
+#include "offload/unit_window.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "runtime/device/asynchronous_cpu_device_testing.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/nvme/nvme_device.h"
 #include "runtime/ops/reduction.h"
@@ -33,7 +35,15 @@ using Nvme = Plan::Offload::Nvme;
 constexpr int64_t kLimitBytes = int64_t{1} << 40;
 constexpr int64_t kMostFileBytes = int64_t{1} << 30;
 
-enum class States { kOnDevice, kAtHome, kByUring, kByThreads };
+enum class States {
+  kOnDevice,
+  kAtHome,
+  kByUring,
+  kByThreads,
+  // With all weights but those of so many blocks.
+  kButForOneBlock,
+  kButForTwoBlocks,
+};
 
 GridCase With(GridCase grid, States states) {
   if (states == States::kOnDevice) return grid;
@@ -43,6 +53,11 @@ GridCase With(GridCase grid, States states) {
   nvme.set_folder(testing::TempDir() + "/drive");
   // Where io_uring is forbidden the default is threads.
   if (states == States::kByThreads) nvme.set_io(Nvme::THREADS);
+  if (states == States::kButForOneBlock) nvme.set_host_units(1);
+  if (states == States::kButForTwoBlocks) {
+    grid.plan.mutable_offload()->set_resident_units(2);
+    nvme.set_host_units(2);
+  }
   return grid;
 }
 
@@ -52,16 +67,54 @@ TEST_P(NvmeParityTest, ChangesNoBit) {
   GridCase whole = GetParam();
   if (whole.plan.schedule() == Plan::UNIT_MAJOR) whole.plan.clear_schedule();
   const GridRecord resident = Record(whole);
-  for (const States states : {States::kByUring, States::kByThreads}) {
-    const ParityReport report =
-        Compare(resident, Record(With(GetParam(), states)));
-    EXPECT_TRUE(report.bitwise) << ParityText(report, {}, 5);
+  using enum States;
+  std::vector<States> all = {kButForOneBlock, kButForTwoBlocks};
+  // Adapters' states stay on the device.
+  if (GetParam().trained.kind != TrainedParameters::Kind::kAdapters) {
+    all.insert(all.end(), {kByUring, kByThreads});
+  }
+  for (const States states : all) {
+    const GridCase grid = With(GetParam(), states);
+    const ParityReport report = Compare(resident, Record(grid));
+    EXPECT_TRUE(report.bitwise) << grid.Name() << "\n"
+                                << ParityText(report, {}, 5);
+  }
+}
+
+// Reads, writes, copies and computation have no order but that of events.
+TEST_P(NvmeParityTest, EventsAloneOrderWhatPassesThroughMemory) {
+  GridCase whole = GetParam();
+  if (whole.plan.schedule() == Plan::UNIT_MAJOR) whole.plan.clear_schedule();
+  const GridRecord resident = Record(whole);
+  using enum StreamKind;
+  const std::vector<std::vector<StreamKind>> orders = {
+      {kCopyIn}, {kCopyOut}, {kCompute}};
+  for (const std::vector<StreamKind>& late : orders) {
+    const GridRecord record = Record(
+        With(GetParam(), States::kButForTwoBlocks), nullptr, [&](int rank) {
+          return std::make_unique<AsynchronousCpuDevice>(
+              kLimitBytes, static_cast<uint64_t>(rank),
+              AsynchronousCpuDevice::FreedMemory::kPoisoned, late);
+        });
+    const ParityReport report = Compare(resident, record);
+    EXPECT_TRUE(report.bitwise)
+        << "stream " << static_cast<int>(late.front()) << " is late\n"
+        << ParityText(report, {}, 5);
   }
 }
 
 GridCase Grid(GridCase grid, const char* plan) {
   grid.plan = PlanFromText(plan);
   return grid;
+}
+
+TrainedParameters Adapters(WeightFormat frozen, bool decompose) {
+  return {.kind = TrainedParameters::Kind::kAdapters,
+          .layers = {"blocks.*"},
+          .rank = 2,
+          .alpha = 3,
+          .decompose = decompose,
+          .frozen = frozen};
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -80,7 +133,21 @@ INSTANTIATE_TEST_SUITE_P(
         Grid({.dtype = DType::kBFloat16,
               .trained = {.kind = TrainedParameters::Kind::kLayers,
                           .layers = {"blocks.1.*"}}},
-             "microbatches: 2")),
+             "microbatches: 2"),
+        // One layer of each is, beside some that stay.
+        Grid({.dtype = DType::kBFloat16,
+              .trained = {.kind = TrainedParameters::Kind::kLayers,
+                          .layers = {"blocks.*.mlp.*"},
+                          .frozen = WeightFormat::kNormalFloat4}},
+             "microbatches: 2"),
+        // What does not train is only read.
+        Grid({.dtype = DType::kBFloat16,
+              .trained = Adapters(WeightFormat::kFull, false)},
+             "microbatches: 2"),
+        Grid({.tp = 2,
+              .dtype = DType::kFloat32,
+              .trained = Adapters(WeightFormat::kNormalFloat4, true)},
+             "microbatches: 2 recompute: FULL")),
     [](const auto& info) { return info.param.Name(); });
 
 TrainingSetup WithAverage(const GridCase& grid) {
@@ -159,10 +226,10 @@ TEST_P(NvmeCheckpointTest, HoldsTheSameBytesAndRunsGoOnFromIt) {
   const std::map<std::string, std::string> expected = FilesOf(root + "/whole");
   ASSERT_GE(expected.size(), 4u);
   using enum States;
-  const std::pair<States, States> changes[] = {{kOnDevice, kByUring},
-                                               {kByUring, kOnDevice},
-                                               {kByUring, kByThreads},
-                                               {kByThreads, kAtHome}};
+  const std::pair<States, States> changes[] = {
+      {kOnDevice, kByUring},      {kByUring, kOnDevice},
+      {kByUring, kByThreads},     {kByThreads, kAtHome},
+      {kAtHome, kButForOneBlock}, {kButForTwoBlocks, kByUring}};
   for (const auto& [before, after] : changes) {
     const std::string folder = fmt::format(
         "{}/{}_{}", root, static_cast<int>(before), static_cast<int>(after));
@@ -172,8 +239,12 @@ TEST_P(NvmeCheckpointTest, HoldsTheSameBytesAndRunsGoOnFromIt) {
     EXPECT_EQ(end.losses.at(4), whole.losses.at(4)) << folder;
     EXPECT_TRUE(FilesOf(folder) == expected) << folder;
   }
-  const End again = Train(With(GetParam(), kByThreads), 1, 4, root + "/again");
-  EXPECT_EQ(again.evaluated, whole.evaluated);
+  for (const States states : {kByThreads, kButForOneBlock}) {
+    const End again =
+        Train(With(GetParam(), states), 1, 4,
+              fmt::format("{}/again_{}", root, static_cast<int>(states)));
+    EXPECT_EQ(again.evaluated, whole.evaluated);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -187,6 +258,13 @@ struct Memory {
   MemoryStatistics drive;
 };
 
+// Once it is at rest.
+DriveBytes MovedOf(const RankModel& model) {
+  if (model.drive() == nullptr) return {};
+  model.drive()->Synchronize();
+  return {model.drive()->read_bytes(), model.drive()->written_bytes()};
+}
+
 absl::StatusOr<Memory> MemoryOf(const GridCase& grid, int64_t host_bytes) {
   const TrainingSetup setup = SetupOf(grid);
   absl::StatusOr<Memory> memory;
@@ -196,22 +274,20 @@ absl::StatusOr<Memory> MemoryOf(const GridCase& grid, int64_t host_bytes) {
       ASSIGN_OR_RETURN(
           const std::unique_ptr<RankModel> model,
           RankModel::Build(setup, PlanOf(grid), device, factory, host_bytes));
-      // What it begins with is on the drive.
-      model->MasterParts();
-      const int64_t step_bytes =
-          model->drive() != nullptr ? model->drive()->written_bytes() : 0;
-      ASSIGN_OR_RETURN(
-          const Batch batch,
-          RandomBatches(setup)(device, 1, 0, model->local_batch()));
-      RETURN_IF_ERROR(
-          model->Step(batch, {.step = 1, .learning_rate = 1e-3}).status());
-      model->MasterParts();
-      if (model->drive() != nullptr) {
-        EXPECT_EQ(model->drive()->written_bytes() - step_bytes,
-                  model->streamer()->step_bytes());
-        EXPECT_EQ(model->drive()->Statistics().peak_bytes,
-                  model->streamer()->step_bytes());
+      // The third step is like all that follow.
+      DriveBytes moved;
+      for (int64_t step = 1; step <= 3; ++step) {
+        ASSIGN_OR_RETURN(
+            const Batch batch,
+            RandomBatches(setup)(device, step, 0, model->local_batch()));
+        const DriveBytes before = MovedOf(*model);
+        RETURN_IF_ERROR(
+            model->Step(batch, {.step = step, .learning_rate = 1e-3}).status());
+        const DriveBytes after = MovedOf(*model);
+        moved = {after.read - before.read, after.written - before.written};
       }
+      EXPECT_EQ(moved.read, model->drive_step().read);
+      EXPECT_EQ(moved.written, model->drive_step().written);
       return Memory{.host = model->host_memory(),
                     .drive = model->drive() != nullptr
                                  ? model->drive()->Statistics()
@@ -219,6 +295,19 @@ absl::StatusOr<Memory> MemoryOf(const GridCase& grid, int64_t host_bytes) {
     }();
   });
   return memory;
+}
+
+// That the host needs what it held, and fails with a byte less.
+void ExpectNeeds(const GridCase& grid, const Memory& memory) {
+  const TrainingSetup setup = SetupOf(grid);
+  const auto needs = RankModel::PredictNeeds(setup, PlanOf(grid), 0);
+  ASSERT_TRUE(needs.ok()) << needs.status();
+  EXPECT_EQ(needs->host.peak_bytes, memory.host.peak_bytes);
+  EXPECT_EQ(needs->drive_bytes, memory.drive.peak_bytes);
+  const int64_t both = needs->device.peak_bytes + memory.host.peak_bytes;
+  EXPECT_TRUE(MemoryOf(grid, both).ok());
+  EXPECT_EQ(MemoryOf(grid, both - 1).status().code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 TEST(NvmeMemoryTest, TheHostHoldsWhatWasPredictedAndNotAByteMore) {
@@ -235,14 +324,24 @@ TEST(NvmeMemoryTest, TheHostHoldsWhatWasPredictedAndNotAByteMore) {
   // Weights of two bytes and gradients of four are left of eighteen.
   EXPECT_LT(memory->host.peak_bytes, at_home->host.peak_bytes * 2 / 3);
   EXPECT_GT(memory->drive.peak_bytes, at_home->host.peak_bytes * 12 / 18);
-  const auto device_bytes = [&] {
-    const TrainingSetup setup = SetupOf(on_drive);
-    return RankModel::PredictMemory(setup, PlanOf(on_drive), 0)->peak_bytes;
-  }();
-  const int64_t both = device_bytes + memory->host.peak_bytes;
-  EXPECT_TRUE(MemoryOf(on_drive, both).ok());
-  EXPECT_EQ(MemoryOf(on_drive, both - 1).status().code(),
-            absl::StatusCode::kResourceExhausted);
+  ExpectNeeds(on_drive, *memory);
+  // Gradients are left, and one block of four.
+  const GridCase blocks_too = With(grid, States::kButForOneBlock);
+  const auto least = MemoryOf(blocks_too, kLimitBytes);
+  ASSERT_TRUE(least.ok()) << least.status();
+  EXPECT_LT(least->host.peak_bytes, memory->host.peak_bytes * 9 / 10);
+  EXPECT_GT(least->drive.peak_bytes, memory->drive.peak_bytes);
+  ExpectNeeds(blocks_too, *least);
+  // What does not train needs no more than its window.
+  GridCase frozen = grid;
+  frozen.trained = Adapters(WeightFormat::kFull, false);
+  const auto in_memory = MemoryOf(With(frozen, States::kAtHome), kLimitBytes);
+  ASSERT_TRUE(in_memory.ok()) << in_memory.status();
+  const GridCase frozen_on_drive = With(frozen, States::kButForOneBlock);
+  const auto read = MemoryOf(frozen_on_drive, kLimitBytes);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_LT(read->host.peak_bytes, in_memory->host.peak_bytes);
+  ExpectNeeds(frozen_on_drive, *read);
 }
 
 TEST(NvmePlanTest, AdaptersHaveNothingForADrive) {

@@ -222,6 +222,8 @@ std::vector<std::string> GridCase::Features() const {
       plan.offload().nvme().io() == Plan::Offload::Nvme::THREADS
           ? "drive_threads"
           : "drive");
+  add(plan.offload().nvme().host_units() > 0,
+      fmt::format("blocks{}", plan.offload().nvme().host_units()));
   return features;
 }
 
