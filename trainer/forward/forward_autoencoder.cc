@@ -16,6 +16,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/compute_device.h"
 #include "runtime/device/host.h"
+#include "runtime/device/kernel_libraries.h"
 #include "runtime/ops/pointwise.h"
 #include "trainer/memory_limit.h"
 
