@@ -14,6 +14,12 @@ struct GroupNodes {
   std::vector<int64_t> counts;
   // Whether those of its members lie in one island of it.
   std::vector<bool> in_islands;
+
+  // What joins those of the i-th node.
+  const ClusterLink& InsideOf(const ClusterModel& cluster, size_t i) const {
+    const ClusterNode& node = cluster.nodes[nodes[i]];
+    return in_islands[i] ? node.island_link : node.link;
+  }
 };
 
 GroupNodes NodesOf(const ClusterModel& cluster,
@@ -49,6 +55,49 @@ CollectiveSeconds RingSeconds(const RingCost& ring) {
       (i - 1) * ring.node_latency_s + (o - 1) * ring.network_latency_s;
   seconds.s_per_byte = (i - 1) / i * ring.node_s_per_byte +
                        (o - 1) / o / i * ring.network_s_per_byte;
+  return seconds;
+}
+
+// The same where every member sends to every other one. `flows`: of a node's
+// devices that send to other nodes at the same time. `by_turns`: what a device
+// sends to other nodes passes one card of its own.
+CollectiveSeconds DirectSeconds(const ClusterModel& cluster,
+                                const GroupNodes& group, const RingCost& ring,
+                                int64_t flows, bool by_turns) {
+  const auto& [nodes, counts, in_islands] = group;
+  const auto k = static_cast<double>(ring.members);
+  CollectiveSeconds seconds = {
+      std::max(ring.node_latency_s, ring.network_latency_s), 0};
+  for (size_t a = 0; a < nodes.size(); ++a) {
+    const double inside = static_cast<double>(counts[a] - 1) / k /
+                          group.InsideOf(cluster, a).BytesPerSecond(counts[a]);
+    // Over each link, and all of it through the node's card.
+    double links = 0;
+    for (size_t b = 0; b < nodes.size(); ++b) {
+      if (a == b) continue;
+      const double link =
+          static_cast<double>(counts[b]) / k /
+          cluster.LinkBetweenNodes(nodes[a], nodes[b]).BytesPerSecond(flows);
+      links = by_turns ? links + link : std::max(links, link);
+    }
+    const double card = (k - static_cast<double>(counts[a])) / k *
+                        static_cast<double>(flows) /
+                        cluster.nodes[nodes[a]].card_bytes_per_s;
+    seconds.s_per_byte = std::max({seconds.s_per_byte, inside, links, card});
+  }
+  return seconds;
+}
+
+// By byte of the tensor, on the slowest member: reading its part of all
+// members' and writing the sum.
+double SumSeconds(const ClusterModel& cluster, const GroupNodes& group,
+                  int64_t members) {
+  double seconds = 0;
+  for (const int32_t node : group.nodes) {
+    seconds =
+        std::max(seconds, (1 + 1 / static_cast<double>(members)) /
+                              cluster.DeviceOfNode(node).memory_bytes_per_s);
+  }
   return seconds;
 }
 
@@ -120,21 +169,18 @@ double RingCost::RingStep(double bytes) const {
 }
 
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
-                int64_t flows_per_node) {
+                int64_t flows_per_node, SumOrder order) {
   RingCost ring;
   ring.members = static_cast<int64_t>(ranks.size());
   if (ranks.size() < 2) return ring;
-  const auto [nodes, counts, in_islands] = NodesOf(cluster, ranks);
-  const auto inside_of = [&](size_t i) -> const ClusterLink& {
-    const ClusterNode& node = cluster.nodes[nodes[i]];
-    return in_islands[i] ? node.island_link : node.link;
-  };
+  const GroupNodes group = NodesOf(cluster, ranks);
+  const auto& [nodes, counts, in_islands] = group;
   ring.nodes = static_cast<int64_t>(nodes.size());
   const int64_t flows = std::max<int64_t>(1, flows_per_node);
   ring.members_per_node = *std::min_element(counts.begin(), counts.end());
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (counts[i] > 1) {
-      const ClusterLink& link = inside_of(i);
+      const ClusterLink& link = group.InsideOf(cluster, i);
       ring.node_latency_s = std::max(ring.node_latency_s, link.latency_s);
       ring.node_s_per_byte =
           std::max(ring.node_s_per_byte, 1 / link.BytesPerSecond(counts[i]));
@@ -148,31 +194,24 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                  1 / cluster.BytesPerSecond(
                          nodes[i], nodes[(i + 1) % nodes.size()], flows));
   }
-  CollectiveSeconds slices = RingSeconds(ring);
-  if (cluster.direct_collectives) {
-    slices = {std::max(ring.node_latency_s, ring.network_latency_s), 0};
-    const auto k = static_cast<double>(ring.members);
-    for (size_t a = 0; a < nodes.size(); ++a) {
-      const double inside = static_cast<double>(counts[a] - 1) / k /
-                            inside_of(a).BytesPerSecond(counts[a]);
-      // Over each link, and all of it through the card.
-      double outside = (k - static_cast<double>(counts[a])) / k *
-                       static_cast<double>(flows) /
-                       cluster.nodes[nodes[a]].card_bytes_per_s;
-      for (size_t b = 0; b < nodes.size(); ++b) {
-        if (a == b) continue;
-        const ClusterLink& link = cluster.LinkBetweenNodes(nodes[a], nodes[b]);
-        outside = std::max(outside, static_cast<double>(counts[b]) / k /
-                                        link.BytesPerSecond(flows));
-      }
-      slices.s_per_byte = std::max({slices.s_per_byte, inside, outside});
-    }
+  const CollectiveSeconds slices =
+      cluster.direct_collectives
+          ? DirectSeconds(cluster, group, ring, flows, /*by_turns=*/false)
+          : RingSeconds(ring);
+  CollectiveSeconds scatter = slices;
+  CollectiveSeconds all = {2 * slices.latency_s, 2 * slices.s_per_byte};
+  if (order == SumOrder::kRanks && !cluster.direct_collectives) {
+    const CollectiveSeconds direct =
+        DirectSeconds(cluster, group, ring, flows, /*by_turns=*/true);
+    const double sum = SumSeconds(cluster, group, ring.members);
+    scatter = {direct.latency_s, direct.s_per_byte + sum};
+    all = {2 * direct.latency_s, 2 * direct.s_per_byte + sum};
   }
   for (const CollectiveKind kind : kCollectiveKinds) {
     ring.seconds[static_cast<size_t>(kind)] = slices;
   }
-  ring.seconds[static_cast<size_t>(CollectiveKind::kAllReduce)] = {
-      2 * slices.latency_s, 2 * slices.s_per_byte};
+  ring.seconds[static_cast<size_t>(CollectiveKind::kReduceScatter)] = scatter;
+  ring.seconds[static_cast<size_t>(CollectiveKind::kAllReduce)] = all;
   ring.seconds[static_cast<size_t>(CollectiveKind::kAllToAll)] =
       AllToAllSeconds(ring);
   CorrectByMeasurements(cluster, ring);
@@ -180,12 +219,13 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
 }
 
 void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
-                 std::map<int32_t, double>& s_per_byte) {
+                 SumOrder order, std::map<int32_t, double>& s_per_byte) {
   const GroupNodes group = NodesOf(cluster, ranks);
   const auto& [nodes, counts, in_islands] = group;
   if (nodes.size() < 2) return;
   const auto members = static_cast<double>(ranks.size());
   const auto o = static_cast<double>(nodes.size());
+  const bool direct = cluster.direct_collectives || order == SumOrder::kRanks;
   // What one byte of the tensor sends from node a to node b.
   const auto add = [&](size_t a, size_t b, double share) {
     const int32_t from = nodes[a];
@@ -200,7 +240,7 @@ void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
     }
   };
   for (size_t a = 0; a < nodes.size(); ++a) {
-    if (!cluster.direct_collectives) {
+    if (!direct) {
       add(a, (a + 1) % nodes.size(), (o - 1) / o);
       continue;
     }

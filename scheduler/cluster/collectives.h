@@ -14,6 +14,13 @@
 // others over its share of the network, whichever takes longer, and one
 // latency.
 //
+// Sums in the order of ranks (SumOrder::kRanks) are direct on every cluster:
+// members exchange the parts of the tensor, each adds up one, and an all-reduce
+// sends that to all others. Where other collectives are rings (on GPUs), what a
+// device sends to other nodes passes its one share of the network by turns.
+// Beside what travels, each device reads all members' parts of its own and
+// writes their sum.
+//
 // Where collectives were measured (Cluster::CollectiveTime), these formulas say
 // only how a group's links compare with those of the groups that were: its rate
 // is the measured one times the formula's now over the formula's then, its
@@ -30,6 +37,10 @@
 #include "scheduler/cluster/cluster.h"
 
 namespace trireme {
+
+// In which order reductions add up what ranks send: as the cluster's own
+// collectives do, or always in that of the ranks (Plan.reduce_order).
+enum class SumOrder { kOfCluster, kRanks };
 
 // What a group's collectives depend on.
 struct RingCost {
@@ -72,7 +83,7 @@ struct RingCost {
 // many devices of a node send to other nodes at the same time (this group's and
 // those of its sisters).
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
-                int64_t flows_per_node);
+                int64_t flows_per_node, SumOrder order = SumOrder::kOfCluster);
 
 // An all-reduce of one number over all devices by a tree, whose steps take the
 // longest latency between any two.
@@ -84,10 +95,11 @@ std::array<Channel, 2> SharedChannels(const ClusterModel& cluster, int32_t from,
                                       int32_t to);
 
 // Adds to s_per_byte[channel] (ClusterModel::CardChannel) for how long each
-// byte of a reduce-scatter or an all-gather of the group occupies the shared
-// cards and links that it passes: what leaves a node, over their rate.
+// byte of a reduce-scatter in that order, or of an all-gather as of kOfCluster,
+// of the group occupies the shared cards and links that it passes: what leaves
+// a node, over their rate.
 void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
-                 std::map<int32_t, double>& s_per_byte);
+                 SumOrder order, std::map<int32_t, double>& s_per_byte);
 
 }  // namespace trireme
 

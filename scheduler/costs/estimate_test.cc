@@ -1,6 +1,8 @@
 #include "scheduler/costs/estimate.h"
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "scheduler/cluster/collectives.h"
@@ -123,6 +125,63 @@ TEST(Collectives, RingsAreTheUsualFormulas) {
               1e-12);
 }
 
+// Bits that do not depend on NCCL cost messages from each rank to each other
+// one: between nodes as often as a node has ranks.
+TEST(Collectives, SumsInTheOrderOfRanksGoFromEachToEachOther) {
+  const ClusterModel two = Nodes(2, 4);
+  const ClusterLink& network = two.LinkBetweenNodes(0, 1);
+  const std::vector<int32_t> group = {0, 1, 4, 5};
+  const RingCost ranks = RingOf(two, group, 4, SumOrder::kRanks);
+  const RingCost fast = RingOf(two, group, 4);
+  const double latency_s =
+      std::max(two.nodes[0].link.latency_s, network.latency_s);
+  // A quarter to each of the two others over there; of its own quarter a rank
+  // reads all four, and writes the sum.
+  const double sent_s = 0.5e9 / network.bytes_per_s;
+  const double summed_s = 1.25e9 / two.DeviceOfNode(0).memory_bytes_per_s;
+  EXPECT_NEAR(ranks.ReduceScatter(1e9), latency_s + sent_s + summed_s, 1e-12);
+  EXPECT_NEAR(ranks.AllReduce(1e9), 2 * (latency_s + sent_s) + summed_s, 1e-12);
+  EXPECT_GT(ranks.AllReduce(1e9), fast.AllReduce(1e9));
+  // What is gathered is not summed.
+  EXPECT_EQ(ranks.AllGather(1e9), fast.AllGather(1e9));
+  // What goes to several nodes goes by turns.
+  const ClusterModel four = Nodes(4, 1);
+  EXPECT_NEAR(RingOf(four, {0, 1, 2, 3}, 1, SumOrder::kRanks)
+                  .SecondsOf(CollectiveKind::kReduceScatter)
+                  .s_per_byte,
+              0.75 / four.LinkBetweenNodes(0, 1).bytes_per_s +
+                  1.25 / four.DeviceOfNode(0).memory_bytes_per_s,
+              1e-20);
+  // Collectives of this program's own are in that order already.
+  ClusterModel direct = two;
+  direct.direct_collectives = true;
+  EXPECT_EQ(RingOf(direct, group, 4, SumOrder::kRanks),
+            RingOf(direct, group, 4));
+}
+
+TEST(Estimate, FastSumsTakeWhatRingsTake) {
+  const ClusterModel cluster = Nodes(2, 4);
+  const auto reduce_s = [&](Plan::ReduceOrder order) {
+    Plan rest;
+    rest.set_reduce_order(order);
+    const Plan plan = PlanOf({.dp = 8}, rest);
+    const PlanCosts costs = PlanCoster(Dit(), cluster, plan).CostsOf(0);
+    return costs.cost.chunks[0][0].reduce_s;
+  };
+  const std::vector<int32_t> all = {0, 1, 2, 3, 4, 5, 6, 7};
+  const CollectiveSeconds ring =
+      RingOf(cluster, all, 4).SecondsOf(CollectiveKind::kAllReduce);
+  const double fast_s = reduce_s(Plan::FAST);
+  const double bytes = (fast_s - ring.latency_s) / ring.s_per_byte;
+  EXPECT_GT(bytes, 0);
+  EXPECT_NEAR(reduce_s(Plan::RANKS),
+              RingOf(cluster, all, 4, SumOrder::kRanks).AllReduce(bytes),
+              1e-9 * fast_s);
+  EXPECT_GT(reduce_s(Plan::RANKS), 1.2 * fast_s);
+  // Nobody who says nothing gets bits that depend on NCCL.
+  EXPECT_EQ(reduce_s(Plan::REDUCE_ORDER_UNSPECIFIED), reduce_s(Plan::RANKS));
+}
+
 // The norm is of all stages' gradients, also where nothing else of a step's end
 // leaves a node.
 TEST(Estimate, TheNormOfGradientsCrossesTheNetwork) {
@@ -139,6 +198,8 @@ TEST(Estimate, TheNormOfGradientsCrossesTheNetwork) {
 TEST(Estimate, ShardedGradientsTravelBehindTheNextMicrobatch) {
   ClusterModel cluster = Nodes(4, 1);
   Plan rest;
+  // Nothing but the links counts.
+  rest.set_reduce_order(Plan::FAST);
   const auto cost_of = [&](Plan::Sharding sharding) {
     rest.set_sharding(sharding);
     const Plan plan = PlanOf({.dp = 4}, rest);
@@ -363,6 +424,7 @@ TEST(Estimate, ReductionsOfStagesOnOneNodeQueueForItsCard) {
   ASSERT_TRUE(resolved.ok()) << resolved.status();
   ClusterModel cluster = *resolved;
   Plan plan = PlanOf({.dp = 2, .pp = 2});
+  plan.set_reduce_order(Plan::FAST);  // nothing but the cards counts
   plan.set_placement(1, 2);
   plan.set_placement(2, 1);
   plan.set_gradient_bucket_bytes(uint64_t{1} << 40);  // one bucket

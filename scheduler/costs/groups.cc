@@ -18,32 +18,45 @@ namespace {
 class GroupSum {
  public:
   // `flows`: of a node's devices that send at the same time.
-  GroupSum(const ClusterModel& cluster, int64_t flows)
-      : cluster_(cluster), flows_(flows) {}
+  GroupSum(const ClusterModel& cluster, SumOrder order, int64_t flows)
+      : cluster_(cluster), order_(order), flows_(flows) {}
 
   void Add(const std::vector<int32_t>& group) {
-    const RingCost ring = RingOf(cluster_, group, flows_);
+    const RingCost ring = RingOf(cluster_, group, flows_, order_);
     if (first_ ||
         ring.ReduceScatter(1e9) > groups_.slowest.ReduceScatter(1e9)) {
       groups_.slowest = ring;
     }
     first_ = false;
-    if (cluster_.shares_network) AddOccupied(cluster_, group, s_per_byte_);
+    if (!cluster_.shares_network) return;
+    AddOccupied(cluster_, group, order_, reduce_);
+    AddOccupied(cluster_, group, SumOrder::kOfCluster, gather_);
   }
 
   StageGroups Take() {
-    for (const auto& [number, seconds] : s_per_byte_) {
-      groups_.channels.push_back({.number = number, .s_per_byte = seconds});
-    }
+    groups_.reduce_channels = ChannelsOf(reduce_);
+    groups_.gather_channels = ChannelsOf(gather_);
     return std::move(groups_);
   }
 
  private:
+  // Seconds for each byte, by channel.
+  using Occupied = std::map<int32_t, double>;
+
+  static std::vector<Channel> ChannelsOf(const Occupied& occupied) {
+    std::vector<Channel> channels;
+    for (const auto& [number, seconds] : occupied) {
+      channels.push_back({.number = number, .s_per_byte = seconds});
+    }
+    return channels;
+  }
+
   const ClusterModel& cluster_;
+  const SumOrder order_;
   const int64_t flows_;
   bool first_ = true;
   StageGroups groups_;
-  std::map<int32_t, double> s_per_byte_;
+  Occupied reduce_, gather_;
 };
 
 }  // namespace
@@ -64,8 +77,9 @@ StageRings PlanCoster::RingsOfStage(int32_t pp) const {
                                  MemoryLimitOn(cluster_, plan_, NodeOf(i, pp)));
   }
   const int64_t most = *std::max_element(flows.begin(), flows.end());
-  GroupSum reduction(cluster_, most), shards(cluster_, most);
-  GroupSum experts(cluster_, most);
+  const SumOrder order = SumOrderOf(plan_);
+  GroupSum reduction(cluster_, order, most), shards(cluster_, order, most);
+  GroupSum experts(cluster_, order, most);
   const auto sharers = static_cast<int32_t>(plan_.shard_group());
   for (int32_t tp = 0; tp < tp_; ++tp) {
     // Gradients are also summed over cp: one group of dp · cp.
@@ -120,7 +134,7 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
       flows = std::max<int64_t>(
           flows, cluster_.nodes[cluster_.node_of_rank[rank]].count);
     }
-    return RingOf(cluster_, group, flows);
+    return RingOf(cluster_, group, flows, SumOrderOf(plan_));
   };
   // Compared by what travels between blocks.
   const auto bytes = static_cast<double>(message_bytes());

@@ -25,6 +25,12 @@
 
 namespace trireme {
 
+// In which order the plan's groups add up what they send each other.
+inline SumOrder SumOrderOf(const Plan& plan) {
+  return plan.reduce_order() == Plan::FAST ? SumOrder::kOfCluster
+                                           : SumOrder::kRanks;
+}
+
 // Seconds of one microbatch on a chunk, forward and backward, by cause; what is
 // left of the chunk's time is arithmetic that had to be done.
 struct ChunkParts {
@@ -58,9 +64,10 @@ struct PlanCosts {
 // All groups of one kind that a pipeline rank's ranks form.
 struct StageGroups {
   RingCost slowest;
-  // What one byte of a reduce-scatter over all of them occupies of shared cards
-  // and links; the byte is of one group's tensor.
-  std::vector<Channel> channels;
+  // What one byte of a reduce-scatter, and of an all-gather, over all of them
+  // occupies of shared cards and links; the byte is of one group's tensor.
+  std::vector<Channel> reduce_channels;
+  std::vector<Channel> gather_channels;
 
   friend bool operator==(const StageGroups&, const StageGroups&) = default;
 };
@@ -77,8 +84,8 @@ struct StageRings {
   friend bool operator==(const StageRings&, const StageRings&) = default;
 };
 
-// What depends on the grid, its placement and the shard group alone, of each
-// pipeline rank: plans that share them can share it.
+// What depends on the grid, its placement, the shard group and the order of
+// sums alone, of each pipeline rank: plans that share them can share it.
 using PlanRings = std::vector<StageRings>;
 
 // The slowest group of each kind that the ranks of one stage of one replica

@@ -110,17 +110,19 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   chunk.reduce_s = seconds.reduce_s;
   chunk.gather_s = seconds.gather_s;
   // An all-reduce is a reduce-scatter and an all-gather.
-  const std::vector<Channel>& all = rings.reduction.channels;
-  const std::vector<Channel>& shards = rings.shards.channels;
+  const std::vector<Channel>& all = rings.reduction.reduce_channels;
   BusySeconds reduce_busy_s, gather_busy_s;
   if (plan_.sharding() == Plan::REPLICATED) {
     Add(all, 2 * bytes.gradients, reduce_busy_s);
-    Add(rings.experts.channels, 2 * expert_bytes.gradients, reduce_busy_s);
+    Add(rings.experts.reduce_channels, 2 * expert_bytes.gradients,
+        reduce_busy_s);
   } else {
     const BucketBytes shared =
         BucketBytesOf(Shardable(parameters, of_experts), buckets);
-    if (!ShardsParameters()) Add(shards, shared.gradients, reduce_busy_s);
-    if (!ShardsParameters()) Add(shards, shared.weights, gather_busy_s);
+    if (!ShardsParameters()) {
+      Add(rings.shards.reduce_channels, shared.gradients, reduce_busy_s);
+      Add(rings.shards.gather_channels, shared.weights, gather_busy_s);
+    }
     if (plan_.sharding() == Plan::GRADIENTS) {
       ChargeTravels(
           buckets * rings.shards.slowest.ReduceScatter(shared.gradients),
@@ -131,7 +133,8 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
           reduce_busy_s);
     }
     if (ep_ > 1) {
-      Add(rings.experts.channels, 2 * expert_bytes.gradients, reduce_busy_s);
+      Add(rings.experts.reduce_channels, 2 * expert_bytes.gradients,
+          reduce_busy_s);
     }
   }
   chunk.reduce_channels = TimesOf(reduce_busy_s, chunk.reduce_s);

@@ -27,7 +27,8 @@ RingCost RingOfStage(const ClusterModel& cluster, const Plan& plan,
     group.push_back(static_cast<int32_t>(PhysicalRankOf(plan, first + i)));
     ++flows[cluster.node_of_rank[group.back()]];
   }
-  return RingOf(cluster, group, *std::max_element(flows.begin(), flows.end()));
+  return RingOf(cluster, group, *std::max_element(flows.begin(), flows.end()),
+                SumOrderOf(plan));
 }
 
 // A pipeline of one rank a stage, with the head as a stage of its own.

@@ -13,7 +13,8 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
     : cluster_(cluster),
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
-      microbatches_(plan.microbatches()) {
+      microbatches_(plan.microbatches()),
+      sum_order_(SumOrderOf(plan)) {
   const auto tp = static_cast<int32_t>(plan.grid().tp());
   const auto cp = static_cast<int32_t>(plan.grid().cp());
   auto fits = [&](int32_t ranks) {
@@ -164,7 +165,7 @@ double PlacementCosts::ReductionCost(int32_t pp) const {
     here += unit_ranks_;
     most = std::max(most, here);
   }
-  const RingCost ring = RingOf(cluster_, ranks, most);
+  const RingCost ring = RingOf(cluster_, ranks, most, sum_order_);
   return std::max(0.0, reductions_ * ring.ReduceScatter(gradient_bytes_[pp]) +
                            gathers_ * ring.AllGather(weight_bytes_[pp]) -
                            hidden_s_);

@@ -47,6 +47,7 @@ class PlacementCosts {
   int32_t pp_ = 1;
   int32_t units_per_stage_ = 1;
   double microbatches_ = 1;
+  SumOrder sum_order_ = SumOrder::kRanks;
   // Arithmetic of each pipeline rank on a device of slowdown 1, by kind of
   // device; and what communication inside its units adds, on any.
   std::vector<std::vector<double>> arithmetic_s_;  // [device][pp]

@@ -34,6 +34,7 @@ Gpt Gpt177B() {
 
 absl::StatusOr<Plan> PlanOf(const H100Run& run, int64_t layers_per_chunk) {
   Plan plan;
+  plan.set_reduce_order(Plan::FAST);
   plan.mutable_grid()->set_tp(kTp);
   plan.mutable_grid()->set_pp(kPp);
   plan.mutable_grid()->set_dp(run.gpus / (kTp * kPp));

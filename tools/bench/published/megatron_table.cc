@@ -31,6 +31,7 @@ double PublishedFlops(const MegatronRun& run) {
 
 absl::StatusOr<Plan> PlanOf(const MegatronRun& run) {
   Plan plan;
+  plan.set_reduce_order(Plan::FAST);
   Plan::Grid& grid = *plan.mutable_grid();
   grid.set_tp(run.tp);
   grid.set_pp(run.pp);
