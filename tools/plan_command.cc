@@ -21,6 +21,7 @@
 #include "scheduler/costs/estimate.h"
 #include "scheduler/explain/charts.h"
 #include "scheduler/explain/query.h"
+#include "scheduler/explain/reduce_order.h"
 #include "scheduler/explain/sensitivities.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/explain/verdicts.h"
@@ -288,6 +289,14 @@ absl::Status PrintSensitivity(const ParsedCommand& arguments,
   return absl::OkStatus();
 }
 
+absl::Status PrintReduceOrder(const PlannerInput& input,
+                              const RankedPlan& ranked) {
+  ASSIGN_OR_RETURN(const std::string text,
+                   ReduceOrderText(input, ranked.plan, ranked.estimate.step_s));
+  if (!text.empty()) fmt::print("{}\n", text);
+  return absl::OkStatus();
+}
+
 // What a given plan takes, as training would carry it out.
 absl::Status PredictAndPrint(const ParsedCommand& arguments,
                              const Question& question) {
@@ -320,6 +329,7 @@ absl::Status PredictAndPrint(const ParsedCommand& arguments,
   fmt::print("{}\n{}{}\n", PlanTable(report), MemoryTable(given),
              OffloadText(input, given));
   if (!Fits(given.estimate)) fmt::print("It does not fit the memory.\n");
+  RETURN_IF_ERROR(PrintReduceOrder(input, given));
   RETURN_IF_ERROR(PrintSensitivity(arguments, input, given.plan));
   RETURN_IF_ERROR(WriteCharts(arguments, given));
   return WritePlan(arguments, given.plan);
@@ -351,6 +361,7 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
                  : "as measured for this job");
   fmt::print("{}\n{}{}\n{}\n", PlanTable(*report), MemoryTable(chosen),
              OffloadText(input, chosen), VerdictSummary(input, *report));
+  RETURN_IF_ERROR(PrintReduceOrder(input, chosen));
   if (query.has_value()) {
     ASSIGN_OR_RETURN(const std::string answer, Why(input, *report, *query));
     fmt::print("{}\n", answer);
