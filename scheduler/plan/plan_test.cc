@@ -264,6 +264,12 @@ TEST(Plan, OffloadFitsOneReplicaWithWholeBackwards) {
   EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { resident_units: 0 }", two),
             "plan.offload.resident_units: found 0, expected 1 to 4, the most "
             "blocks of a pipeline rank");
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } recompute: SELECTIVE "
+                    "offload { activations: true }",
+                    two),
+            "plan.offload.activations: found true with recompute SELECTIVE, "
+            "expected recompute FULL, with which blocks keep their inputs "
+            "only");
   EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { nvme { folder: 'x' } }", two),
             "plan.offload.nvme.folder: found 'x', expected the absolute path "
             "of a folder on the drive");
