@@ -207,6 +207,18 @@ absl::Status CheckpointWriter::Commit(
     }
     manifest["files"][name] = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
   }
+  // A list that a network file system has kept may lack what others wrote.
+  for (const auto& [name, file] : known_) {
+    if (manifest["files"].contains(name)) continue;
+    std::error_code error;
+    const std::uintmax_t bytes = fs::file_size(PathOf(name), error);
+    if (error || bytes != static_cast<std::uintmax_t>(file.bytes)) {
+      return Unavailable(
+          "{}: found {}, expected the {} bytes that were written", PathOf(name),
+          error ? error.message() : fmt::format("{} bytes", bytes), file.bytes);
+    }
+    manifest["files"][name] = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
+  }
   std::string text;
   try {
     text = manifest.dump(2) + "\n";

@@ -40,9 +40,10 @@ class CheckpointWriter {
   // What is known of a file since it was written and synced; Commit reads
   // others to find out.
   void Add(const std::string& file, CheckpointFile known);
-  // Writes the manifest of all files there are and gives the folder its name,
-  // replacing an older checkpoint of the same step. Files lie in the folder
-  // itself, not in folders of their own.
+  // Writes the manifest of all files there are, among them all that are known,
+  // and gives the folder its name, replacing an older checkpoint of the same
+  // step. Files lie in the folder itself, not in folders of their own. Errors:
+  // one that is known is not there.
   absl::Status Commit(const std::map<std::string, std::string>& metadata,
                       int64_t consumed_samples);
 

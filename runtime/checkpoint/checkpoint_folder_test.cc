@@ -79,6 +79,19 @@ TEST_F(CheckpointFolderTest, WhatIsKnownOfAFileIsTaken) {
                         "0123456789abcdef"));
 }
 
+// Another rank's file would be in no manifest, and nobody would miss it.
+TEST_F(CheckpointFolderTest, WhatIsKnownAndNotThereIsAnError) {
+  auto writer = CheckpointWriter::Create(folder_, 7).value();
+  ASSERT_TRUE(WriteFileAtomically(writer->PathOf("weights"), "abc").ok());
+  writer->Add("other", {.bytes = 2, .xxh64 = "0123456789abcdef"});
+  EXPECT_THAT(MessageOf(writer->Commit({}, 56)),
+              HasSubstr("other: found No such file"));
+  EXPECT_TRUE(absl::IsNotFound(LatestCheckpoint(folder_).status()));
+  ASSERT_TRUE(WriteFileAtomically(writer->PathOf("other"), "ab").ok());
+  ASSERT_TRUE(writer->Commit({}, 56).ok());
+  EXPECT_EQ(ReadManifest(PathOf(7)).value().files.size(), 2u);
+}
+
 TEST_F(CheckpointFolderTest, NobodyReadsAnUnfinishedOne) {
   EXPECT_TRUE(absl::IsNotFound(LatestCheckpoint(folder_).status()));
   Save(100, "old");

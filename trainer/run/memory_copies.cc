@@ -283,7 +283,11 @@ absl::Status MemoryCopies::Bring(Control& control, MemoryCopy& copy,
                            error);
       RETURN_IF_ERROR(ErrorOf("link", name, error));
     }
-    for (const auto& [name, file] : copy.files) writer->Add(name, file);
+    for (const auto& [name, file] : copy.files) {
+      if (copy.here[own].contains(name) || missing[own].contains(name)) {
+        writer->Add(name, file);
+      }
+    }
     return writer->Commit(copy.metadata, copy.consumed_samples);
   };
   if (changes) status = commit();
