@@ -18,9 +18,11 @@ absl::StatusOr<ExactSearchResult> ExactSearch::Run(
   std::vector<std::pair<double, size_t>> order;
   std::vector<Plan> plans(candidates.size());
   for (size_t i = 0; i < candidates.size(); ++i) {
+    // What did not fit was judged with the ranks in one order.
     const VerdictCode verdict = candidates[i].verdict;
     if (verdict != VerdictCode::kPending &&
-        verdict != VerdictCode::kOutOfMemory) {
+        verdict != VerdictCode::kOutOfMemory &&
+        verdict != VerdictCode::kHostOutOfMemory) {
       continue;
     }
     ASSIGN_OR_RETURN(plans[i],

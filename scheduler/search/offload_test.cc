@@ -508,6 +508,32 @@ TEST(Offload, PipelineRanksShareTheHostsMemory) {
 }
 
 // Whoever looks for what holds an offloaded step up must find it in the list.
+// Of two hosts one is small: it holds the smaller stage, whichever comes first
+// in the cluster's file.
+TEST(Offload, TheSmallerStageLiesAtTheSmallerHost) {
+  for (const int small : {0, 1}) {
+    PlannerInput input = Input();
+    input.model.layers = 3;
+    input.options.space.offload = OffloadSearch::kOnly;
+    Cluster::Node& other = *input.cluster.add_nodes();
+    other = input.cluster.nodes(0);
+    other.set_name("other");
+    input.cluster.mutable_default_link()->set_latency_s(1e-6);
+    input.cluster.mutable_default_link()->set_bytes_per_s(1e12);
+    // One block and no second one.
+    input.cluster.mutable_nodes(small)->set_host_memory_bytes(
+        static_cast<uint64_t>(1.5 * 18 * kBlock));
+    const PlanReport report = Planned(input);
+    ASSERT_FALSE(report.best.empty()) << small;
+    const RankedPlan& best = report.best.front();
+    EXPECT_EQ(best.plan.grid().pp(), 2U);
+    EXPECT_TRUE(Fits(best.estimate));
+    EXPECT_EQ(best.candidate.verdict, VerdictCode::kChosen);
+    EXPECT_LT(best.estimate.host_bytes[small],
+              best.estimate.host_bytes[1 - small]);
+  }
+}
+
 // Which stage lies at a slow host is the placement's to choose: a bound that
 // takes the first choice for granted would refuse what is faster.
 TEST(Offload, NoPlacementIsFasterThanTheBoundWhereHostsAreUnlike) {
