@@ -16,12 +16,16 @@
 //
 // Optimizer states that lie on a drive are read and written once a step, beside
 // the updates and at the same time: the slower of the three counts. They take
-// the host's memory of the buffers that they pass through.
+// the host's memory of the buffers that they pass through. So do blocks that
+// lie there; they are written with the states, and a copy to the device takes
+// as long as its block's share of the step's reads at least, as they are read
+// ahead in turn.
 
 #include <algorithm>
 #include <vector>
 
 #include "scheduler/costs/plan_costs.h"
+#include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {
@@ -41,6 +45,23 @@ int64_t PlanCoster::LeavingBytes(int32_t kind) const {
          pieces_.blocks[kind].frozen_bytes;
 }
 
+double PlanCoster::ReadsOfACopy(int64_t units) const {
+  const int64_t held = plan_.offload().nvme().host_units();
+  if (held == 0 || units <= held) return 0;
+  // As a device with k places copies 2 (N - k) of N units in a pass forward and
+  // back, a host with h reads 2 (N - h); what a step has updated is there when
+  // it is first copied.
+  const int64_t passes =
+      ScheduleOf(plan_).unit_major ? 1 : int64_t{plan_.microbatches()};
+  const int64_t resident =
+      std::min<int64_t>(units, plan_.offload().resident_units());
+  const int64_t halves = 2 * passes - (model_.trained_leaves ? 1 : 0);
+  const int64_t copies = 2 * passes * (units - resident) + resident;
+  const int64_t reads = halves * (units - held);
+  return std::min(1.0,
+                  static_cast<double>(reads) / static_cast<double>(copies));
+}
+
 void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
                                  const StageTimes& times,
                                  PlanCosts& costs) const {
@@ -54,11 +75,14 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   const double updated = static_cast<double>(
       model_.gradient_bytes + 2 * (model_.optimizer_bytes + master));
   const bool on_drive = plan_.offload().has_nvme();
+  const bool weights_on_drive = plan_.offload().nvme().host_units() > 0;
+  const int64_t units = BlocksOfRanks(plan_)[pp];
+  const double reads = ReadsOfACopy(units);
   const double drive_bytes_per_s =
       cluster_.nodes[node].drive_bytes_per_s / cluster_.nodes[node].count;
   ChunkCost& chunk = costs.cost.chunks[pp][index];
   double forward = 0, backward = 0;
-  int64_t on_host = 0, largest = 0;
+  int64_t on_host = 0, largest = 0, largest_weights = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
     const int64_t trained = LeavingParameters(blocks.kind);
     const int64_t weights = LeavingBytes(blocks.kind);
@@ -66,23 +90,31 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     const double gradients =
         parameters * static_cast<double>(model_.gradient_bytes);
     UnitCost unit;
-    unit.fetch_s = static_cast<double>(weights) / device.to_device_bytes_per_s;
+    unit.fetch_s = static_cast<double>(weights) *
+                   std::max(1 / device.to_device_bytes_per_s,
+                            reads > 0 ? reads / drive_bytes_per_s : 0);
     unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
     if (plan_.microbatches() > 1 && !ScheduleOf(plan_).unit_major) {
       unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
     unit.update_s = parameters * updated / host_bytes_per_s;
     if (on_drive) {
+      const int64_t moved = model_.optimizer_bytes +
+                            (weights_on_drive ? model_.element_bytes : 0);
       unit.update_s =
           std::max(unit.update_s,
-                   parameters * static_cast<double>(model_.optimizer_bytes) /
-                       drive_bytes_per_s);
+                   parameters * static_cast<double>(moved) / drive_bytes_per_s);
     }
     largest = std::max(largest, trained);
+    largest_weights = std::max(largest_weights, weights);
     const int64_t states = trained * model_.optimizer_bytes;
-    on_host += blocks.count() * (weights + trained * model_.gradient_bytes +
-                                 (on_drive ? 0 : states));
-    if (on_drive) costs.drive_bytes[pp] += blocks.count() * states;
+    on_host += blocks.count() *
+               ((weights_on_drive ? 0 : weights) +
+                trained * model_.gradient_bytes + (on_drive ? 0 : states));
+    if (on_drive) {
+      costs.drive_bytes[pp] +=
+          blocks.count() * (states + (weights_on_drive ? weights : 0));
+    }
     for (int64_t i = 0; i < blocks.count(); ++i) {
       const BlockTime& time = i < blocks.again
                                   ? times.blocks->again[blocks.kind]
@@ -111,7 +143,9 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
         std::min(largest, static_cast<int64_t>(plan_.gradient_bucket_bytes()) /
                               model_.gradient_bytes);
     costs.host_bytes[pp] +=
-        Offload::kStateBuffers * bucket * model_.optimizer_bytes;
+        Offload::kStateBuffers * bucket * model_.optimizer_bytes +
+        std::min<int64_t>(units, plan_.offload().nvme().host_units()) *
+            largest_weights;
   }
 }
 

@@ -280,6 +280,9 @@ class PlanCoster {
   int64_t LeavingBytes(int32_t kind) const;
   // Of what it keeps of a microbatch, where that leaves.
   int64_t LeavingInputBytes(int32_t kind) const;
+  // Of a copy of a unit to the device, how often it is read from the drive
+  // before: on average, where a rank has so many units.
+  double ReadsOfACopy(int64_t units) const;
   // The costs of a stage's units, whose sums are the chunk's.
   void DivideIntoUnits(int32_t replica, int32_t stage, const StageTimes& times,
                        PlanCosts& costs) const;

@@ -121,13 +121,18 @@ std::string OffloadText(const PlannerInput& input, const RankedPlan& plan) {
             : fmt::format(" of {}", Gigabytes(static_cast<int64_t>(
                                         host.host_memory_bytes()))));
   }
+  const uint32_t host_units = plan.plan.offload().nvme().host_units();
+  const std::string on_drive =
+      host_units == 0
+          ? "optimizer states"
+          : fmt::format("blocks and optimizer states (the host has {} blocks)",
+                        host_units);
   for (size_t node = 0; node < estimate.drive_bytes.size(); ++node) {
     if (estimate.drive_bytes[node] == 0) continue;
     const Cluster::Node& host = input.cluster.nodes(static_cast<int>(node));
     text += fmt::format(
-        "  drive of {}: {} GB of optimizer states in {}, read and written each "
-        "step{}\n",
-        host.name(), Gigabytes(estimate.drive_bytes[node]),
+        "  drive of {}: {} GB of {} in {}, read and written each step{}\n",
+        host.name(), Gigabytes(estimate.drive_bytes[node]), on_drive,
         plan.plan.offload().nvme().folder(),
         host.drive_free_bytes() == 0
             ? ""

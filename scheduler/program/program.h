@@ -162,6 +162,10 @@ struct Offload {
   // lie on a drive: one that is read, one that is updated and one that is
   // written.
   static constexpr int32_t kStateBuffers = 3;
+  // Units in the host's memory from which on what is done with them hides,
+  // where weights lie on a drive: one that is read, one that is copied to the
+  // device, one that is updated and one that is written.
+  static constexpr int32_t kHostUnits = 4;
 
   // units[stage]: blocks of the stage's chunk, and its gradient buckets: bucket
   // b is what the backward completes as its b-th, unit units[stage] - 1 - b.

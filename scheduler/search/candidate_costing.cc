@@ -4,7 +4,9 @@
 
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
+#include "scheduler/pieces/model_shape.h"
 #include "scheduler/placement/placement.h"
+#include "scheduler/program/program.h"
 #include "scheduler/search/memory_fit.h"
 
 namespace trireme {
@@ -95,12 +97,14 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
         static_cast<uint32_t>(candidate.resident_units));
     const HostOverflow host =
         WorstHostOverflow(cluster_, plan, costs.host_bytes);
-    if (host.bytes > 0 && !MoveStatesToDrive(plan, costs)) {
+    if (host.bytes > 0 && !MoveToDrive(plan, costs)) {
       candidate.verdict = VerdictCode::kHostOutOfMemory;
       candidate.over_bytes = host.bytes;
       return 0;
     }
     candidate.drive = plan.offload().has_nvme();
+    candidate.host_units =
+        static_cast<int32_t>(plan.offload().nvme().host_units());
   }
   Overflow overflow = LeastOverflow(plan, costs, in_flight);
   if (overflow.bytes > 0) {
@@ -123,15 +127,32 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
   return likely_s;
 }
 
-bool CandidateCosting::MoveStatesToDrive(Plan& plan, PlanCosts& costs) const {
+bool CandidateCosting::MoveToDrive(Plan& plan, PlanCosts& costs) const {
   const std::string folder = DriveFolderOf(cluster_);
-  if (folder.empty() || !model_.trained_leaves) return false;
+  if (folder.empty()) return false;
   Plan moved = plan;
-  moved.mutable_offload()->mutable_nvme()->set_folder(folder);
-  PlanCosts with_drive = PlanCoster(model_, cluster_, moved).CostsOf(0);
-  if (WorstHostOverflow(cluster_, moved, with_drive.host_bytes).bytes > 0 ||
-      WorstDriveOverflow(cluster_, moved, with_drive.drive_bytes).bytes > 0) {
-    return false;
+  Plan::Offload::Nvme& nvme = *moved.mutable_offload()->mutable_nvme();
+  nvme.set_folder(folder);
+  PlanCosts with_drive;
+  const auto fits = [&](int64_t host_units) {
+    nvme.set_host_units(static_cast<uint32_t>(host_units));
+    with_drive = PlanCoster(model_, cluster_, moved).CostsOf(0);
+    return WorstHostOverflow(cluster_, moved, with_drive.host_bytes).bytes <=
+               0 &&
+           WorstDriveOverflow(cluster_, moved, with_drive.drive_bytes).bytes <=
+               0;
+  };
+  if (!model_.trained_leaves || !fits(0)) {
+    // No more than the fullest rank has, however the blocks are cut.
+    const int64_t most = CeilDivide(model_.layers, moved.grid().pp());
+    int64_t units = std::min<int64_t>(Offload::kHostUnits, most);
+    if (!fits(units)) return false;
+    // The more the host holds, the fewer are read.
+    for (int64_t beyond = most; beyond - units > 1;) {
+      const int64_t middle = (units + beyond) / 2;
+      (fits(middle) ? units : beyond) = middle;
+    }
+    fits(units);
   }
   plan = std::move(moved);
   costs = std::move(with_drive);

@@ -54,9 +54,10 @@ class CandidateCosting {
   // With the rings of its grid, which many candidates share. `plan` must be
   // placed at ranks_.
   PlanCoster CosterOf(const Plan& plan, bool best_case = false);
-  // Where that is enough: the plan's optimizer states lie on the nodes' drives
-  // then, and the costs are those of that.
-  bool MoveStatesToDrive(Plan& plan, PlanCosts& costs) const;
+  // Where that is enough: the plan's optimizer states, and if they must the
+  // weights of as few blocks as possible, lie on the nodes' drives then, and
+  // the costs are those of that.
+  bool MoveToDrive(Plan& plan, PlanCosts& costs) const;
   // No placement of the candidate, nor the cut that goes with it, has a faster
   // step. `costs`: where it is now.
   absl::StatusOr<double> BoundOf(const Candidate& candidate, Plan& plan,

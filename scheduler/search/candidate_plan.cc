@@ -101,6 +101,7 @@ Candidate CandidateOf(const Plan& plan) {
   candidate.offload = plan.has_offload();
   candidate.resident_units = number(plan.offload().resident_units());
   candidate.drive = plan.offload().has_nvme();
+  candidate.host_units = number(plan.offload().nvme().host_units());
   return candidate;
 }
 
@@ -169,6 +170,8 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
     Plan::Offload& offload = *plan.mutable_offload();
     if (candidate.drive) {
       offload.mutable_nvme()->set_folder(DriveFolderOf(cluster));
+      offload.mutable_nvme()->set_host_units(
+          static_cast<uint32_t>(candidate.host_units));
     }
   }
   return ResolvePlan(plan, ContextOf(model, cluster, global_batch));

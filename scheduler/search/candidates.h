@@ -70,6 +70,9 @@ struct Candidate {
   // With offload: optimizer states on the nodes' drives. Not enumerated, but
   // tried where the hosts' memory is too small.
   bool drive = false;
+  // Then: all weights but those of so many blocks, too; 0: none. Tried where
+  // that is still too little.
+  int32_t host_units = 0;
 
   VerdictCode verdict = VerdictCode::kPending;
   std::string_view indivisible;  // kIndivisible: what does not divide

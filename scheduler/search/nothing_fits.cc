@@ -1,12 +1,16 @@
 #include "scheduler/search/nothing_fits.h"
 
+#include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/costs/estimate.h"
 #include "scheduler/costs/host_memory.h"
 #include "scheduler/costs/plan_costs.h"
+#include "scheduler/pieces/model_shape.h"
+#include "scheduler/program/program.h"
 #include "scheduler/program/validator.h"
 #include "scheduler/search/candidate_plan.h"
 
@@ -19,12 +23,18 @@ constexpr double kGigabyte = 1e9;
 
 std::string WhyNotOnDrive(const PlannerInput& input,
                           const ClusterModel& cluster, Candidate candidate) {
-  if (!input.model.trained_leaves || candidate.drive) return "";
+  if (candidate.drive) return "";
+  const std::string_view contents =
+      input.model.trained_leaves ? "optimizer and most blocks" : "most blocks";
   if (DriveFolderOf(cluster).empty()) {
-    return "; the cluster names no drive_folder, where the optimizer could lie "
-           "(trireme profile --drive)";
+    return fmt::format(
+        "; the cluster names no drive_folder, where {} could lie "
+        "(trireme profile --drive)",
+        contents);
   }
   candidate.drive = true;
+  candidate.host_units = static_cast<int32_t>(std::min<int64_t>(
+      Offload::kHostUnits, CeilDivide(input.model.layers, candidate.pp)));
   const absl::StatusOr<Plan> plan =
       PlanOfCandidate(input.model, cluster, input.global_batch, candidate);
   if (!plan.ok()) return "";
@@ -37,18 +47,16 @@ std::string WhyNotOnDrive(const PlannerInput& input,
   if (drive.node >= 0) {
     const ClusterNode& node = cluster.nodes[drive.node];
     return fmt::format(
-        "; the optimizer would take {:.1f} GB of the drive of {}, of which "
-        "{:.1f} GB are free",
-        needs(node.drive_free_bytes, drive), node.name,
+        "; {} would take {:.1f} GB of the drive of {}, of which {:.1f} GB are "
+        "free",
+        contents, needs(node.drive_free_bytes, drive), node.name,
         static_cast<double>(node.drive_free_bytes) / kGigabyte);
   }
   const HostOverflow host = WorstHostOverflow(cluster, *plan, costs.host_bytes);
   if (host.node < 0) return "";
-  return fmt::format(
-      "; with the optimizer on its drive {} still needs {:.1f} "
-      "GB",
-      cluster.nodes[host.node].name,
-      needs(cluster.nodes[host.node].host_memory_bytes, host));
+  return fmt::format("; with {} on its drive {} still needs {:.1f} GB",
+                     contents, cluster.nodes[host.node].name,
+                     needs(cluster.nodes[host.node].host_memory_bytes, host));
 }
 
 absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,

@@ -418,6 +418,48 @@ TEST(Offload, WhereTheHostIsTooSmallADriveHoldsTheOptimizer) {
   EXPECT_FALSE(Planned(input).best.front().plan.offload().has_nvme());
 }
 
+// Then 4 bytes of a parameter's are left to it, and the blocks that come next.
+TEST(Offload, WhereTheHostIsTooSmallForWeightsTheDriveHasMost) {
+  PlannerInput input = Input();
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_host_memory_bytes(14'000'000'000);
+  node.set_drive_folder("/mnt/drive");
+  node.set_drive_bytes_per_s(1e9);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  const RankedPlan& best = report.best.front();
+  const uint32_t held = best.plan.offload().nvme().host_units();
+  ASSERT_GE(held, 4u);
+  ASSERT_LT(held, static_cast<uint32_t>(kLayers));
+  EXPECT_EQ(best.candidate.host_units, static_cast<int32_t>(held));
+  EXPECT_TRUE(Fits(best.estimate));
+  const double expected = 4 * kLayers * kBlock + 2 * held * kBlock +
+                          3 * 12 * (double{32 << 20} / 4);
+  EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]), expected,
+              0.01 * expected);
+  // One more would not fit.
+  EXPECT_GT(expected + 2 * kBlock, 14e9);
+  const double on_drive = 14 * kLayers * kBlock;
+  EXPECT_NEAR(static_cast<double>(best.estimate.drive_bytes[0]), on_drive,
+              0.01 * on_drive);
+  const std::string text = OffloadText(input, best);
+  EXPECT_NE(text.find("blocks and optimizer states (the host has"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(ToText(best.candidate).find("with all weights but for"),
+            std::string::npos);
+  // What is read for copies takes the drive's time.
+  node.set_drive_bytes_per_s(0.1e9);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok());
+  const auto copies_of = [&](uint32_t host_units) {
+    Plan plan = best.plan;
+    plan.mutable_offload()->mutable_nvme()->set_host_units(host_units);
+    return EstimatePlan(input.model, *cluster, plan)->parts.copy_s;
+  };
+  EXPECT_LT(copies_of(kLayers), 0.5 * copies_of(held));
+}
+
 TEST(Offload, ADriveThatIsNotThereOrTooSmallIsSaid) {
   PlannerInput input = Input();
   Cluster::Node& node = *input.cluster.mutable_nodes(0);
@@ -432,7 +474,8 @@ TEST(Offload, ADriveThatIsNotThereOrTooSmallIsSaid) {
       << refusal();
   node.clear_drive_free_bytes();
   node.set_host_memory_bytes(10'000'000'000);
-  EXPECT_NE(refusal().find("with the optimizer on its drive desk still needs"),
+  EXPECT_NE(refusal().find(
+                "with optimizer and most blocks on its drive desk still needs"),
             std::string::npos)
       << refusal();
 }
