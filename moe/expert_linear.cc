@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "moe/expert_slices.h"
+#include "runtime/autograd/functions.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/pointwise.h"
 
@@ -85,8 +86,14 @@ Tensor ExpertMatrices(const Tensor& weight) {
   return weight.Reshape({weight.dim(0), -1, weight.dim(-1)});
 }
 
+Tensor OwnExperts(const Parameter& weight) {
+  const int64_t experts = LocalShape(weight.global_shape, weight.shards).dim(0);
+  const Tensor matrix = WeightMatrix(weight);
+  return matrix.Reshape({experts, -1, matrix.dim(-1)});
+}
+
 Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows) {
-  const Tensor own = ExpertMatrices(weight.value);
+  const Tensor own = OwnExperts(weight);
   if (rows.weights == nullptr) {
     return TakeMemory(own, rows, /*gradient=*/false);
   }
@@ -127,7 +134,8 @@ Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
                     /*transpose=*/true);
   return tape.Record(
       "expert linear", {x}, {&weight}, std::move(y),
-      {x.recipe() ? Tensor() : x.value()},
+      // Only the weight's gradient reads the rows.
+      {weight.trainable && !x.recipe() ? x.value() : Tensor()},
       [&weight, rows, recipe = x.recipe()](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
         gradients.AddWeightGradient(

@@ -38,6 +38,10 @@ struct ExpertRows {
 // [experts, out, in], whatever parts `out` has.
 Tensor ExpertMatrices(const Tensor& weight);
 
+// Of a parameter, this rank's: where it is kept in fewer bits, in its dtype,
+// for as long as the result is used.
+Tensor OwnExperts(const Parameter& weight);
+
 // Those of the experts whose rows are here: a collective where weights move.
 Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows);
 
@@ -47,8 +51,8 @@ void AddExpertGradient(const Tensor& x, const Tensor& dy,
 
 // y[r, out] = x[r, in]·weight[e]ᵀ for the rows of each expert. The weight's
 // local shape is [experts, out, in] or [experts, parts, out/parts, in]. Keeps
-// x, or its recipe. Where weights move, a collective over the expert group,
-// forward and backward.
+// x, or its recipe, where the weight trains. Where weights move, a collective
+// over the expert group, forward and backward.
 Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
                       std::shared_ptr<const ExpertRows> rows);
 

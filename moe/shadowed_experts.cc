@@ -18,7 +18,7 @@ ShadowedWeights::ShadowedWeights(Communicator& group,
                                  const ShadowedExperts& shadowed,
                                  const Parameter& weight,
                                  const std::string& name) {
-  const Tensor own = ExpertMatrices(weight.value);
+  const Tensor own = OwnExperts(weight);
   weights_ = Tensor::Empty(own.device(), ShapeOfAll(shadowed, own), own.dtype(),
                            MemoryCategory::kCommunication, name);
   for (size_t i = 0; i < shadowed.experts.size(); ++i) {

@@ -117,6 +117,25 @@ std::vector<GridCase> Grids() {
         "sequence_parallel: true recompute: FULL");
     add({.dp = 2, .trained = Adapters(frozen)}, "sharding: PARAMETERS");
   }
+  // Experts that do not train: whole ones and slices, wherever their rows are.
+  const MoeConfig experts{
+      .experts = 4, .expert_hidden = 24, .balance_weight = 0.1};
+  const MoeConfig few{
+      .experts = 2, .expert_hidden = 136, .balance_weight = 0.1};
+  for (const WeightFormat frozen : {WeightFormat::kFull, WeightFormat::kFloat8,
+                                    WeightFormat::kNormalFloat4}) {
+    add({.tp = 2,
+         .dp = 2,
+         .ep = 4,
+         .trained = Adapters(frozen),
+         .moe = experts},
+        "sequence_parallel: true recompute: FULL");
+    add({.dp = 4, .ep = 4, .trained = Adapters(frozen), .moe = few});
+    add({.dp = 2, .ep = 2, .trained = Adapters(frozen), .moe = experts},
+        "experts { move: WEIGHTS }");
+    add({.dp = 2, .ep = 2, .trained = Adapters(frozen), .moe = experts},
+        "experts { chunks: 2 shadowed: 1 }");
+  }
   return cases;
 }
 
