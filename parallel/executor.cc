@@ -185,16 +185,30 @@ void Executor::Issue(size_t index, const StepOptions& options,
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   const StreamKind kind = StreamOf(list[index].resource);
   const StreamScope scope(context_.device(), kind);
+  AwaitDependencies(list[index]);
+  Run(index, options, ledger);
+  issued_[index] = context_.device().stream().Record();
+}
+
+void Executor::AwaitDependencies(const Instruction& instruction) {
+  const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
+  const StreamKind kind = StreamOf(instruction.resource);
   Stream& stream = context_.device().stream();
-  for (const int32_t dependency : list[index].depends_on) {
-    if (ReadsOnHost(list[index])) {
-      Event(issued_[dependency]).Synchronize();
-    } else if (StreamOf(list[dependency].resource) != kind) {
-      Event(issued_[dependency]).Wait(stream);
+  for (const int32_t dependency : instruction.depends_on) {
+    Event event = issued_[dependency];
+    const StreamKind other = StreamOf(list[dependency].resource);
+    if (ReadsOnHost(instruction)) {
+      event.Synchronize();
+    } else if (other == kind) {
+      continue;
+    } else if (kind == StreamKind::kCompute && other == StreamKind::kCopyIn) {
+      waits_for_copies_in_.Time(stream, [&] { event.Wait(stream); });
+    } else if (kind == StreamKind::kCompute && other == StreamKind::kCopyOut) {
+      waits_for_copies_out_.Time(stream, [&] { event.Wait(stream); });
+    } else {
+      event.Wait(stream);
     }
   }
-  Run(index, options, ledger);
-  issued_[index] = stream.Record();
 }
 
 void Executor::Run(size_t index, const StepOptions& options,

@@ -111,6 +111,13 @@ class Executor {
   // list. Between steps, before anyone reads or writes what updates change.
   void FinishUpdates();
 
+  // Seconds, of what is over, for which computation waited for copies that the
+  // Program orders before it.
+  double waited_for_copies_in() const { return waits_for_copies_in_.seconds(); }
+  double waited_for_copies_out() const {
+    return waits_for_copies_out_.seconds();
+  }
+
   // Blocks until `event`, for which all ranks come together at a step's end,
   // and adds the wait to the step's times.
   void AwaitAll(Event event, StepTimes& times) const;
@@ -130,6 +137,8 @@ class Executor {
   ProgramUnit UnitsOf(const Instruction& instruction) const;
   // The reducer's buckets that the Program calls one.
   std::vector<int> BucketsOf(const Instruction& instruction) const;
+  // Has the instruction's stream, or the host, wait for what it depends on.
+  void AwaitDependencies(const Instruction& instruction);
   // Runs an instruction on its stream.
   void Issue(size_t index, const StepOptions& options, StepLedger& ledger);
   void Run(size_t index, const StepOptions& options, StepLedger& ledger);
@@ -176,6 +185,8 @@ class Executor {
   Left left_;
   // Of the compute stream while the host updates.
   StreamStopwatch waits_for_updates_;
+  StreamStopwatch waits_for_copies_in_;
+  StreamStopwatch waits_for_copies_out_;
 
   // Of the step in progress. By instruction: when its stream has come so far.
   std::vector<Event> issued_;

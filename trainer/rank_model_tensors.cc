@@ -137,6 +137,9 @@ CopyTimes RankModel::copy_times() const {
       sum.waited_for_arrivals += sum.waited_for_drive;
     }
   }
+
+  sum.waited_for_arrivals += executor_->waited_for_copies_in();
+  sum.waited_for_departures += executor_->waited_for_copies_out();
   return sum;
 }
 

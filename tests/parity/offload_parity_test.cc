@@ -258,6 +258,39 @@ TEST(OffloadEvaluationTest, EventsAloneOrderTheCopies) {
   }
 }
 
+// Where a step waited: what a late stream does, it does while computation waits
+// for it.
+TEST(OffloadWaitsTest, WaitsForCopiesThatTheProgramOrdersAreTold) {
+  const GridCase grid =
+      Offloaded({.dtype = DType::kFloat32,
+                 .plan = PlanFromText("microbatches: 2 recompute: FULL "
+                                      "offload { activations: true }")},
+                2);
+  const TrainingSetup setup = SetupOf(grid);
+  const auto times_of = [&](StreamKind late) {
+    CopyTimes times;
+    RunThreadRanks(1, [&](CommunicatorFactory& factory, int) {
+      AsynchronousCpuDevice device(
+          kLimitBytes, /*seed=*/1,
+          AsynchronousCpuDevice::FreedMemory::kPoisoned, {late});
+      const auto model = RankModel::Build(setup, PlanOf(grid), device, factory);
+      CHECK_OK(model.status());
+      const auto batch =
+          RandomBatches(setup)(device, 1, 0, (*model)->local_batch());
+      CHECK_OK(batch.status());
+      CHECK_OK((*model)->Step(*batch, {.learning_rate = 1e-3}).status());
+      device.Synchronize();
+      times = (*model)->copy_times();
+    });
+    return times;
+  };
+  const CopyTimes late_in = times_of(StreamKind::kCopyIn);
+  EXPECT_GT(late_in.waited_for_arrivals, late_in.to_device);
+  const CopyTimes late_out = times_of(StreamKind::kCopyOut);
+  EXPECT_GT(late_out.waited_for_departures, 0);
+  EXPECT_GT(late_out.to_home, 0);
+}
+
 // Two steps of the job on one rank.
 struct Run {
   MemoryStatistics predicted;
