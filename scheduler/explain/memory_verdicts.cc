@@ -63,6 +63,10 @@ std::vector<std::pair<std::string, Candidate>> Fixes(
           c.dp /= factor;
         });
   }
+  if (MayMoveInputs(candidate)) {
+    add("offload { activations: true }",
+        [](Candidate& c) { c.activations = true; });
+  }
   if (!candidate.offload && candidate.dp == 1 && candidate.cp == 1) {
     add("offload", [](Candidate& c) {
       c.offload = true;
@@ -125,11 +129,11 @@ std::string HostMemoryText(const PlannerInput& input, const PlanReport& report,
   if (!estimate.ok() || estimate->host_overflow.node < 0) return code + ")";
   const ClusterNode& node = report.cluster.nodes[estimate->host_overflow.node];
   return fmt::format(
-      "HOST_OOM({} needs {} for parameters, gradients and optimizer of what is "
-      "offloaded, and has {}{})",
+      "HOST_OOM({} needs {} for parameters, gradients{} and optimizer of what "
+      "is offloaded, and has {}{})",
       node.name,
       SizeText(node.host_memory_bytes + estimate->host_overflow.bytes),
-      SizeText(node.host_memory_bytes),
+      candidate.activations ? ", inputs" : "", SizeText(node.host_memory_bytes),
       WhyNotOnDrive(input, report.cluster, candidate));
 }
 

@@ -105,10 +105,11 @@ std::string OffloadText(const PlannerInput& input, const RankedPlan& plan) {
                        100 * seconds / estimate.step_s);
   };
   std::string text = fmt::format(
-      "offload: {} of {} blocks stay on a device; devices wait {} for copies "
+      "offload: {} of {} blocks{} stay on a device; devices wait {} for copies "
       "and {} for the optimizer on the host\n",
       plan.plan.offload().resident_units(),
       *std::max_element(blocks.begin(), blocks.end()),
+      plan.plan.offload().activations() ? " and the inputs at work" : "",
       part(estimate.parts.copy_s), part(estimate.parts.optimizer_s));
   for (size_t node = 0; node < estimate.host_bytes.size(); ++node) {
     if (estimate.host_bytes[node] == 0) continue;

@@ -107,6 +107,12 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
         static_cast<int32_t>(plan.offload().nvme().host_units());
   }
   Overflow overflow = LeastOverflow(plan, costs, in_flight);
+  if (overflow.bytes > 0 && MayMoveInputs(candidate)) {
+    overflow = MoveInputsToHost(in_flight, plan, costs);
+    candidate.activations = true;
+    candidate.resident_units =
+        static_cast<int32_t>(plan.offload().resident_units());
+  }
   if (overflow.bytes > 0) {
     const MemoryFit fit(model_, cluster_, in_flight);
     ASSIGN_OR_RETURN(const bool fits, fit.Fit(ranks_, cutter_, plan, costs));
@@ -125,6 +131,15 @@ absl::StatusOr<double> CandidateCosting::Cost(size_t index,
   ASSIGN_OR_RETURN(candidate.step_s, BoundOf(candidate, plan, costs));
   divisions_.Add(candidate, plan, costs);
   return likely_s;
+}
+
+Overflow CandidateCosting::MoveInputsToHost(
+    const std::vector<int32_t>& in_flight, Plan& plan, PlanCosts& costs) const {
+  plan.mutable_offload()->set_activations(true);
+  costs = PlanCoster(model_, cluster_, plan).CostsOf(0);
+  plan.mutable_offload()->set_resident_units(
+      static_cast<uint32_t>(ChooseResidentUnits(plan, costs, in_flight)));
+  return LeastOverflow(plan, costs, in_flight);
 }
 
 bool CandidateCosting::MoveToDrive(Plan& plan, PlanCosts& costs) const {

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "scheduler/cluster/cluster.h"
+#include "scheduler/costs/estimate.h"
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.pb.h"
@@ -58,6 +59,10 @@ class CandidateCosting {
   // weights of as few blocks as possible, lie on the nodes' drives then, and
   // the costs are those of that.
   bool MoveToDrive(Plan& plan, PlanCosts& costs) const;
+  // The plan's blocks' inputs lie on the host then, the costs are those of
+  // that, and what is still too much is returned.
+  Overflow MoveInputsToHost(const std::vector<int32_t>& in_flight, Plan& plan,
+                            PlanCosts& costs) const;
   // No placement of the candidate, nor the cut that goes with it, has a faster
   // step. `costs`: where it is now.
   absl::StatusOr<double> BoundOf(const Candidate& candidate, Plan& plan,

@@ -100,6 +100,7 @@ Candidate CandidateOf(const Plan& plan) {
   }
   candidate.offload = plan.has_offload();
   candidate.resident_units = number(plan.offload().resident_units());
+  candidate.activations = plan.offload().activations();
   candidate.drive = plan.offload().has_nvme();
   candidate.host_units = number(plan.offload().nvme().host_units());
   return candidate;
@@ -168,6 +169,7 @@ absl::StatusOr<Plan> UncutPlan(const ModelShape& model,
   if (candidate.offload) {
     RETURN_IF_ERROR(CheckHostLinks(cluster));
     Plan::Offload& offload = *plan.mutable_offload();
+    offload.set_activations(candidate.activations);
     if (candidate.drive) {
       offload.mutable_nvme()->set_folder(DriveFolderOf(cluster));
       offload.mutable_nvme()->set_host_units(

@@ -257,6 +257,7 @@ std::string ToText(const Candidate& candidate) {
     text += fmt::format(" but for {} block{}", candidate.resident_units,
                         candidate.resident_units == 1 ? "" : "s");
   }
+  if (candidate.activations) text += ", inputs of blocks on the host";
   if (candidate.drive) text += ", optimizer states on a drive";
   if (candidate.host_units > 0) {
     text += fmt::format(" with all weights but for {} blocks",
@@ -268,17 +269,18 @@ std::string ToText(const Candidate& candidate) {
 std::string VerdictsCsv(const std::vector<Candidate>& candidates) {
   std::string csv =
       "tp,cp,ulysses,dp,pp,ep,schedule,chunks,microbatch_size,sharding,"
-      "sequence_parallel,recompute,resident_units,drive,host_units,verdict,"
-      "simulated,step_s,over_bytes\n";
+      "sequence_parallel,recompute,resident_units,activations,drive,host_units,"
+      "verdict,simulated,step_s,over_bytes\n";
   for (const Candidate& c : candidates) {
     csv += fmt::format(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.tp,
-        c.cp, c.ulysses, c.dp, c.pp, c.ep, Plan::Schedule_Name(c.schedule),
-        c.chunks, c.microbatch_size, Plan::Sharding_Name(c.sharding),
-        c.sequence_parallel, Plan::Recompute_Name(c.recompute),
-        c.offload ? std::to_string(c.resident_units) : "", c.drive,
-        c.host_units, VerdictCodeName(c.verdict), c.simulated, c.step_s,
-        c.over_bytes);
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n",
+        c.tp, c.cp, c.ulysses, c.dp, c.pp, c.ep,
+        Plan::Schedule_Name(c.schedule), c.chunks, c.microbatch_size,
+        Plan::Sharding_Name(c.sharding), c.sequence_parallel,
+        Plan::Recompute_Name(c.recompute),
+        c.offload ? std::to_string(c.resident_units) : "", c.activations,
+        c.drive, c.host_units, VerdictCodeName(c.verdict), c.simulated,
+        c.step_s, c.over_bytes);
   }
   return csv;
 }

@@ -67,6 +67,9 @@ struct Candidate {
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;
+  // With offload and FULL: blocks' inputs on the host. Not enumerated, but
+  // tried where the devices' memory is too small.
+  bool activations = false;
   // With offload: optimizer states on the nodes' drives. Not enumerated, but
   // tried where the hosts' memory is too small.
   bool drive = false;
@@ -84,6 +87,12 @@ struct Candidate {
 
   friend bool operator==(const Candidate&, const Candidate&) = default;
 };
+
+// Whether blocks' inputs could leave, too.
+inline bool MayMoveInputs(const Candidate& candidate) {
+  return candidate.offload && candidate.recompute == Plan::FULL &&
+         !candidate.activations;
+}
 
 // Whether plans with offload are considered. Where a plan fits without, none
 // with it is faster: it computes the same and waits for copies and the host's

@@ -16,9 +16,11 @@ namespace {
 int64_t PeakBytesBesideUnits(const PlanCosts& costs, int32_t pp,
                              int32_t in_flight) {
   const RankMemory& memory = costs.memory.ranks[pp];
-  int64_t least = memory.chunks.front().activation_bytes;
+  int64_t least = std::numeric_limits<int64_t>::max();
   for (const ChunkMemory& chunk : memory.chunks) {
-    least = std::min(least, chunk.activation_bytes);
+    int64_t stays = chunk.activation_bytes;
+    for (const UnitMemory& unit : chunk.units) stays -= unit.input_bytes;
+    least = std::min(least, stays);
   }
   return memory.always.total() + in_flight * least;
 }
@@ -96,7 +98,7 @@ int32_t ChooseResidentUnits(const Plan& plan, const PlanCosts& costs,
         if (plan.microbatches() > 1 && !unit_major) {
           compute_s = std::min(compute_s, unit.forward_s);
         }
-        copy_s = std::max(copy_s, unit.fetch_s);
+        copy_s = std::max(copy_s, unit.fetch_s + runs * unit.load_activation_s);
       }
       for (const UnitMemory& unit : costs.memory.ranks[pp].chunks[i].units) {
         unit_bytes = std::max(unit_bytes, unit.parameter_bytes);

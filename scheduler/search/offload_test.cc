@@ -152,6 +152,63 @@ TEST(Offload, AModelTooLargeForItsDeviceIsOffloaded) {
   EXPECT_NE(resident->find("OOM("), std::string::npos) << *resident;
 }
 
+// A card that holds two samples' blocks at work, but not what 24 blocks keep of
+// them: 25 MB of each and sample.
+TEST(Offload, InputsThatDoNotFitTheDeviceGoToTheHost) {
+  PlannerInput input = Input();
+  input.cluster.mutable_devices(0)->set_memory_bytes(3'500'000'000);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  const RankedPlan& best = report.best.front();
+  EXPECT_TRUE(best.plan.offload().activations());
+  EXPECT_EQ(best.plan.recompute(), Plan::FULL);
+  EXPECT_TRUE(Fits(best.estimate));
+  // What stays on the device fits no faster plan.
+  for (const Candidate& candidate : report.candidates) {
+    if (candidate.activations || !candidate.simulated ||
+        candidate.verdict == VerdictCode::kOutOfMemory) {
+      continue;
+    }
+    EXPECT_GE(candidate.step_s, best.estimate.step_s) << ToText(candidate);
+  }
+  Candidate kept = best.candidate;
+  kept.activations = false;
+  EXPECT_FALSE(Fits(Estimated(input, kept)));
+  // The host holds them beside the blocks' 18 bytes a parameter.
+  constexpr double kInput = 2.0 * kTokens * kHidden;
+  EXPECT_GT(static_cast<double>(best.estimate.host_bytes[0]),
+            18 * kLayers * kBlock + (kLayers - 3) * kInput);
+  EXPECT_LT(static_cast<double>(best.estimate.host_bytes[0]),
+            1.01 * (18 * kLayers * kBlock + 16 * kLayers * kInput));
+  const std::string text = OffloadText(input, best);
+  EXPECT_NE(text.find("and the inputs at work stay"), std::string::npos)
+      << text;
+  EXPECT_NE(ToText(best.candidate).find("inputs of blocks on the host"),
+            std::string::npos);
+}
+
+// Inputs of 25 MB a sample leave under their blocks' forward while the link
+// takes no longer for them than the device for that.
+TEST(Offload, InputsHideBehindTheirBlocksUntilTheLinkIsTooSlow) {
+  PlannerInput input = Input();
+  input.global_batch = 2;
+  input.cluster.mutable_nodes(0)->set_host_memory_bytes_per_s(1e15);
+  Candidate kept = Offloaded(kLayers, 2);
+  Candidate left = kept;
+  left.activations = true;
+  const double before = Estimated(input, kept).step_s;
+  EXPECT_NEAR(Estimated(input, left).step_s, before, 0.01 * before);
+  const double forward_s = BlockForwardSeconds(2);
+  const double input_bytes = 2 * 2.0 * kTokens * kHidden;
+  input.cluster.mutable_devices(0)->set_to_host_bytes_per_s(input_bytes /
+                                                            (2 * forward_s));
+  // Those of all blocks but the last two take twice as long as their forwards,
+  // and gradients leave after them.
+  const double slow = Estimated(input, left).step_s;
+  EXPECT_GT(slow,
+            Estimated(input, kept).step_s + 0.85 * (kLayers - 4) * forward_s);
+}
+
 // With a forward of 1, a backward of 2 and a copy of 2 a step's first forward
 // takes as long as 24 copies and a block, however many of the 24 blocks may
 // stay; backwards hide theirs.

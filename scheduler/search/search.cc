@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/core/status.h"
+#include "scheduler/costs/host_memory.h"
 #include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/nothing_fits.h"
 #include "scheduler/search/refinement.h"
@@ -196,23 +197,44 @@ class Search {
       candidate.pp_rank = overflow.pp;
       return after_[index] == 0 ? absl::OkStatus() : CostFamily(after_[index]);
     }
+    if (estimate.host_overflow.bytes > 0) {
+      candidate.verdict = VerdictCode::kHostOutOfMemory;
+      candidate.over_bytes = estimate.host_overflow.bytes;
+      return absl::OkStatus();
+    }
     fastest_.emplace_back(candidate.step_s, index);
     SortBySpeed(fastest_);
     return absl::OkStatus();
   }
 
   // With fewer units on the device where what the bound leaves out (messages,
-  // and when which unit is there) is too much.
+  // and when which unit is there) is too much, and then without the inputs of
+  // blocks; where these are too much for a host, with optimizer states on its
+  // drive.
   absl::StatusOr<Estimate> FittedEstimate(size_t index) {
     Candidate& candidate = report_.candidates[index];
     while (true) {
       ASSIGN_OR_RETURN(const Plan plan, costing_.PlanOf(index, candidate));
       ASSIGN_OR_RETURN(Estimate estimate,
                        EstimatePlan(input_.model, cluster_, plan));
-      if (candidate.resident_units <= 1 || WorstOverflow(estimate).bytes <= 0) {
-        return estimate;
+      if (WorstOverflow(estimate).bytes > 0) {
+        // With one unit no copy hides.
+        const bool moves = MayMoveInputs(candidate);
+        if (candidate.resident_units > (moves ? 2 : 1)) {
+          --candidate.resident_units;
+          continue;
+        }
+        if (moves) {
+          candidate.activations = true;
+          continue;
+        }
+      } else if (estimate.host_overflow.bytes > 0 && candidate.activations &&
+                 !candidate.drive && input_.model.trained_leaves &&
+                 !DriveFolderOf(cluster_).empty()) {
+        candidate.drive = true;
+        continue;
       }
-      --candidate.resident_units;
+      return estimate;
     }
   }
 
