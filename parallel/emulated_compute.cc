@@ -6,8 +6,19 @@
 
 namespace trireme {
 
+double EmulatedCompute::Now() const {
+  return std::chrono::duration<double>(Clock::now() - begin_).count() - late_;
+}
+
+double EmulatedCompute::Occupy(Resource resource, double ready,
+                               double seconds) {
+  double& free = free_[resource];
+  free = std::max(free, ready) + seconds;
+  return free;
+}
+
 void EmulatedCompute::Elapse(double seconds) {
-  using Clock = std::chrono::steady_clock;
+  if (seconds <= 0) return;
   // Shorter than the system sleeps at all: collected until it is worth it.
   constexpr double kShortest = 50e-6;
   const double wanted = seconds - late_;

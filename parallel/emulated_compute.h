@@ -2,12 +2,21 @@
 // takes as long as it is said to take, in sleep. With communicators that move
 // real bytes (comm/emulated.h) a few processors then show what a plan does on
 // the network of a cluster whose devices they are not.
+//
+// The thread that sleeps is the compute stream. What runs beside it (copies
+// between device and host, updates on the host) takes its time on a resource of
+// its own, in the order in which it is given, and whoever needs it sleeps until
+// it is over.
 
 #ifndef TRIREME_PARALLEL_EMULATED_COMPUTE_H_
 #define TRIREME_PARALLEL_EMULATED_COMPUTE_H_
 
+#include <chrono>
 #include <map>
 #include <utility>
+
+#include "scheduler/program/instruction_costs.h"
+#include "scheduler/program/program.h"
 
 namespace trireme {
 
@@ -32,13 +41,35 @@ class EmulatedCompute {
   void set_update_seconds(double seconds) { update_seconds_ = seconds; }
   double update_seconds() const { return update_seconds_; }
 
+  // What the instructions of a unit of a Program with offload take that run
+  // beside computation.
+  void SetBeside(int chunk, int unit, const UnitCost& seconds) {
+    beside_[{chunk, unit}] = seconds;
+  }
+  UnitCost Beside(int chunk, int unit) const {
+    const auto found = beside_.find({chunk, unit});
+    return found == beside_.end() ? UnitCost() : found->second;
+  }
+
+  // Seconds of a clock that does not know of late wake-ups.
+  double Now() const;
+  // Begins when `ready` and what the resource was given before are over;
+  // returns when it ends.
+  double Occupy(Resource resource, double ready, double seconds);
+  void SleepUntil(double time) { Elapse(time - Now()); }
+
   // Sleeps. By how much the system wakes it late is taken off the next call,
   // so that many short computations add up to the right time.
   void Elapse(double seconds);
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   std::map<std::pair<int, int>, UnitSeconds> units_;
   double update_seconds_ = 0;
+  std::map<std::pair<int, int>, UnitCost> beside_;
+  std::map<Resource, double> free_;
+  const Clock::time_point begin_ = Clock::now();
   double late_ = 0;
 };
 

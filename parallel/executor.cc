@@ -1,5 +1,6 @@
 #include "parallel/executor.h"
 
+#include <algorithm>
 #include <chrono>
 #include <span>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
+#include "scheduler/program/instruction_kinds.h"
 
 namespace trireme {
 namespace {
@@ -111,6 +113,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   const int64_t updated_before = optimizer_->home_bytes();
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   issued_.assign(list.size(), Event());
+  if (Emulates()) ended_.assign(list.size(), {emulated_->Now(), 0});
   for (size_t i = 0; i < list.size(); ++i) {
     const Instruction& instruction = list[i];
     const int64_t start_ns = NowNs();
@@ -158,6 +161,12 @@ void Executor::AwaitAll(Event event, StepTimes& times) const {
   times.step += wait.pipeline_wait + wait.gradient_wait;
 }
 
+bool Executor::RunsOnHostThread(const Instruction& instruction) {
+  return TraitsOf(instruction.kind).unit_s == nullptr ||
+         instruction.kind == InstructionKind::kForward ||
+         instruction.kind == InstructionKind::kBackward;
+}
+
 bool Executor::ReadsOnHost(const Instruction& instruction) const {
   if (!program_.offload.has_value()) return false;
   // Offloaded gradients are summed over ranks, clipped and used there.
@@ -185,9 +194,13 @@ void Executor::Issue(size_t index, const StepOptions& options,
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   const StreamKind kind = StreamOf(list[index].resource);
   const StreamScope scope(context_.device(), kind);
+  if (Emulates()) EmulateBeside(index, ledger);
   AwaitDependencies(list[index]);
   Run(index, options, ledger);
   issued_[index] = context_.device().stream().Record();
+  if (Emulates() && RunsOnHostThread(list[index])) {
+    ended_[index] = {emulated_->Now(), 0};
+  }
 }
 
 void Executor::AwaitDependencies(const Instruction& instruction) {
@@ -209,6 +222,35 @@ void Executor::AwaitDependencies(const Instruction& instruction) {
       event.Wait(stream);
     }
   }
+}
+
+void Executor::EmulateBeside(size_t index, StepLedger& ledger) {
+  const Instruction& instruction = program_.ranks[pipeline_rank_][index];
+  // Nothing is to be waited for before the step began.
+  Ended ready = ended_[index];
+  for (const int32_t dependency : instruction.depends_on) {
+    ready.all = std::max(ready.all, ended_[dependency].all);
+    ready.update = std::max(ready.update, ended_[dependency].update);
+  }
+  if (RunsOnHostThread(instruction)) {
+    const auto sleep_until = [&](StepCause cause, double time) {
+      if (time <= emulated_->Now()) return;
+      ledger.Measure(cause, instruction.chunk,
+                     [&] { emulated_->SleepUntil(time); });
+    };
+    if (instruction.chunk >= 0) {
+      sleep_until(StepCause::kUpdate, std::min(ready.update, ready.all));
+    }
+    sleep_until(StepCause::kCopies, ready.all);
+    return;
+  }
+  const auto seconds = TraitsOf(instruction.kind).unit_s;
+  ended_[index].all = emulated_->Occupy(
+      instruction.resource, ready.all,
+      emulated_->Beside(instruction.chunk, instruction.unit).*seconds);
+  ended_[index].update = instruction.kind == InstructionKind::kUpdate
+                             ? ended_[index].all
+                             : ready.update;
 }
 
 void Executor::Run(size_t index, const StepOptions& options,
@@ -442,7 +484,8 @@ void Executor::ClipGradients(const StepOptions& options, StepLedger& ledger) {
 }
 
 void Executor::Update(int bucket, int64_t step, double learning_rate) {
-  if (emulated_ != nullptr) {
+  // With offload it runs beside computation.
+  if (emulated_ != nullptr && !Emulates()) {
     for (const OwnedParameter& part : optimizer_->owned()[bucket]) {
       emulated_->Elapse(emulated_->update_seconds() *
                         static_cast<double>(part.value.num_elements()));

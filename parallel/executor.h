@@ -131,6 +131,17 @@ class Executor {
   }
   // The unit that the first pass after instruction `index` begins with.
   StoredUnit UnitAfter(size_t index) const;
+  // Whether what runs beside computation takes its time in sleep: of a Program
+  // with offload alone.
+  bool Emulates() const {
+    return emulated_ != nullptr && program_.offload.has_value();
+  }
+  // Whether the instruction takes the time of this thread, which stands for the
+  // compute stream: not copies and updates.
+  static bool RunsOnHostThread(const Instruction& instruction);
+  // Before an instruction: what runs beside computation begins when it may, and
+  // this thread sleeps until what it needs of that is over.
+  void EmulateBeside(size_t index, StepLedger& ledger);
   // Whether the host itself needs what the instruction depends on.
   bool ReadsOnHost(const Instruction& instruction) const;
   // The chunk's units that Forward or Backward runs.
@@ -190,6 +201,13 @@ class Executor {
 
   // Of the step in progress. By instruction: when its stream has come so far.
   std::vector<Event> issued_;
+  // The same where time is slept through (EmulatedCompute::Now): when the
+  // instruction is over, and the last update that it depends on.
+  struct Ended {
+    double all = 0;
+    double update = 0;
+  };
+  std::vector<Ended> ended_;
   std::map<Key, ChunkPass> passes_;
   PipelineMessages messages_;
   // Sums, in fp64, from an origin of their own.

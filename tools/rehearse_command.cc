@@ -46,12 +46,6 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
   const auto resolved = ResolvePlan(
       plan.plan, PlanContextOf(options.setup, options.cluster.num_ranks()));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));
-  if (resolved->has_offload()) {
-    return plan.locations.Locate(InvalidArgument(
-        "plan.offload: found resident_units {}, expected none: rehearsed "
-        "ranks do not take the time of copies to and from the host",
-        resolved->offload().resident_units()));
-  }
   options.plan = *resolved;
   ASSIGN_OR_RETURN(options.steps, arguments.GetInt("steps"));
   RETURN_IF_ERROR(CheckRange("--steps", options.steps, 1, 10000));

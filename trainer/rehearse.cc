@@ -67,6 +67,18 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
           ? SkipArithmeticOn(shape, cluster, options.plan, node)
           : PlanCoster(shape, cluster, options.plan).ArithmeticOn(node),
       compute);
+  if (options.plan.has_offload()) {
+    const PlanCosts costs =
+        PlanCoster(shape, cluster, options.plan).CostsOf(/*replica=*/0);
+    const std::vector<ChunkCost>& chunks =
+        costs.cost.chunks[model->grid().coordinate(Axis::kPipeline)];
+    for (size_t chunk = 0; chunk < chunks.size(); ++chunk) {
+      for (size_t unit = 0; unit < chunks[chunk].units.size(); ++unit) {
+        compute.SetBeside(static_cast<int>(chunk), static_cast<int>(unit),
+                          chunks[chunk].units[unit]);
+      }
+    }
+  }
 
   StepMetricsCollector collector(*model);
   for (int64_t step = 0; step <= options.steps; ++step) {
@@ -117,6 +129,7 @@ std::string RehearsalText(const Rehearsal& rehearsal) {
       {"bubble", parts.bubble_s, MedianCause(rehearsal, "bubble")},
       {"pp", parts.pp_s, MedianCause(rehearsal, "pp")},
       {"dp", parts.dp_s, MedianCause(rehearsal, "dp")},
+      {"copies", parts.copy_s, MedianCause(rehearsal, "copies")},
       {"optimizer", parts.optimizer_s, MedianCause(rehearsal, "optimizer")}};
   std::string text =
       fmt::format("{:<10}{:>12}{:>12}\n", "seconds", "predicted", "rehearsed");

@@ -5,7 +5,9 @@
 //
 // Collectives inside a layer run before the layer's sleep: what overlaps with
 // the arithmetic of its own unit (ring attention, the input gradients' sums
-// behind the weight gradients) is rehearsed as exposed.
+// behind the weight gradients) is rehearsed as exposed. Of a plan with offload
+// copies and the host's updates take the cluster's time beside computation,
+// which they do not slow down.
 
 #ifndef TRIREME_TRAINER_REHEARSE_H_
 #define TRIREME_TRAINER_REHEARSE_H_

@@ -164,6 +164,38 @@ TEST(Rehearse, RunsStagesOfUnlikeNumbersOfRanks) {
   });
 }
 
+// Of blocks that stream in: behind what is computed where the link allows it,
+// else at its rate, as the simulator has it.
+TEST(Rehearse, CopiesAndUpdatesRunBesideComputation) {
+  for (const double link : {1e9, 8e6}) {
+    SCOPED_TRACE(link);
+    Plan plan;
+    plan.mutable_grid()->set_tp(2);
+    plan.set_microbatch_size(1);
+    plan.mutable_offload()->set_resident_units(2);
+    RehearseOptions options = Options(plan);
+    ClusterDevice& device = options.cluster.devices[0];
+    device.to_device_bytes_per_s = device.to_host_bytes_per_s = link;
+    // Updates take about as long as a step's forwards.
+    options.cluster.nodes[0].host_memory_bytes_per_s = 1e8;
+    const auto rehearsal = RehearseOnThreads(options);
+    ASSERT_TRUE(rehearsal.ok()) << rehearsal.status();
+    const StepParts& parts = rehearsal->predicted.parts;
+    EXPECT_EQ(parts.copy_s > 0.2 * rehearsal->predicted.step_s, link < 1e9);
+    for (const StepMetrics& step : rehearsal->steps) {
+      // A busy machine adds to it.
+      EXPECT_GT(step.step_s, kComputed * rehearsal->predicted.step_s);
+      EXPECT_LT(step.step_s, 1.5 * rehearsal->predicted.step_s);
+      EXPECT_NEAR(SumOfParts(step), step.step_s, 0.05 * step.step_s);
+      EXPECT_NEAR(step.exposed_s.at("copies"), parts.copy_s,
+                  0.15 * step.step_s);
+      EXPECT_NEAR(step.exposed_s.at("optimizer"), parts.optimizer_s,
+                  0.15 * step.step_s);
+    }
+    EXPECT_NE(RehearsalText(*rehearsal).find("copies"), std::string::npos);
+  }
+}
+
 TEST(Rehearse, RefusesWhatDoesNotFitTheDevices) {
   const auto rehearsal = RehearseOnThreads(Options(TwoStages(), 1 << 16));
   EXPECT_EQ(rehearsal.status().code(), absl::StatusCode::kResourceExhausted);
