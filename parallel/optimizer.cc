@@ -7,7 +7,7 @@
 #include "parallel/exact_sum.h"
 #include "parallel/name_pattern.h"
 #include "parallel/shard_copies.h"
-#include "runtime/ops/pointwise.h"
+#include "runtime/ops/cast.h"
 #include "runtime/ops/reduction.h"
 #include "runtime/optim/adamw.h"
 
@@ -200,8 +200,7 @@ void Optimizer::ExchangeAverages() {
     bool states_changed = false;
     for (const OwnedParameter& part : Bring(bucket)) {
       if (part.master.dtype() != part.value.dtype()) {
-        part.value.CopyFrom(Cast(averages_in_place_ ? part.ema : part.master,
-                                 part.value.dtype()));
+        CastInto(averages_in_place_ ? part.ema : part.master, part.value);
         continue;
       }
       // The master is the value itself.
@@ -219,7 +218,7 @@ void Optimizer::SyncValues() {
     bool changed = false;
     for (const OwnedParameter& part : Bring(bucket)) {
       if (part.master.dtype() == part.value.dtype()) continue;
-      part.value.CopyFrom(Cast(part.master, part.value.dtype()));
+      CastInto(part.master, part.value);
       changed = true;
     }
     Return(bucket, /*states_changed=*/false, changed);

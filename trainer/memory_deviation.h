@@ -12,7 +12,8 @@ namespace trireme {
 enum class MemoryPrediction {
   kExact,
   // No more than that. Of experts that ep divides a rank has as many rows as
-  // are routed to its own; of pictures of several sizes a step has one's.
+  // are routed to its own; of pictures of several sizes a step has one's; what
+  // comes between steps may not have been due.
   kBound
 };
 

@@ -140,10 +140,9 @@ struct MeasuredMemory {
   int logical_rank = 0;
 };
 
-// What rank 0 says of memory after the last step. `from_start`: no checkpoint
-// was loaded.
+// What rank 0 says of memory after the last step.
 void PrintMemory(const Plan& plan, const MeasuredMemory& measured,
-                 double step_s, bool from_start) {
+                 double step_s) {
   fmt::print("memory {} measured on rank 0, {} predicted ({})\n",
              BytesText(measured.memory.peak_bytes),
              BytesText(measured.predicted.peak_bytes),
@@ -152,8 +151,6 @@ void PrintMemory(const Plan& plan, const MeasuredMemory& measured,
       "{}",
       PromiseText(plan, measured.logical_rank,
                   measured.memory.peak_bytes - measured.staged_bytes, step_s));
-  // Loading a checkpoint took some, too.
-  if (!from_start) return;
   fmt::print(
       "memory {}at most {:.2f} % {}: {} of rank {}\n",
       measured.deviation.share > kMaxMemoryDeviation ? "WARNING: " : "",
@@ -325,6 +322,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                                  factory.world_rank())));
     }
     measured.memory = device->Statistics();
+    if (!evaluations.DidAll()) measured.kind = MemoryPrediction::kBound;
     measured.deviation =
         LargestMemoryDeviation(measured.memory, predicted, measured.kind,
                                model->context().communicators().control());
@@ -369,7 +367,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     }
   }
   if (leader) {
-    PrintMemory(plan, measured, Median(end.step_seconds), done == 0);
+    PrintMemory(plan, measured, Median(end.step_seconds));
     if (end.skipped_samples > 0) {
       fmt::print("{} samples could not be read and were skipped\n",
                  end.skipped_samples);

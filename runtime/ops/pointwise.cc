@@ -1,6 +1,7 @@
 #include "runtime/ops/pointwise.h"
 
 #include "runtime/core/log.h"
+#include "runtime/ops/cast.h"
 #include "runtime/ops/kernels.h"
 
 namespace trireme {
@@ -110,9 +111,7 @@ void ScaleInPlace(const Tensor& target, double factor) {
 Tensor Cast(const Tensor& x, DType dtype, std::string_view label) {
   Tensor y = Tensor::Empty(x.device(), x.shape(), dtype,
                            MemoryCategory::kActivations, label);
-  Device& device = x.device();
-  device.kernels().pointwise.cast(device.stream(), x.dtype(), dtype,
-                                  x.num_elements(), x.raw_data(), y.raw_data());
+  CastInto(x, y);
   return y;
 }
 

@@ -65,6 +65,7 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
   if (Validates(step)) {
     const auto measured = validation_->Measure();
     RETURN_IF_ERROR(WithContext(measured.status(), "validation"));
+    validated_ = true;
     metrics.validation_loss = measured->loss;
     metrics.validation_accuracy = measured->accuracy();
     std::string text =
@@ -108,6 +109,7 @@ absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,
   const std::string path =
       fmt::format("{}/step_{:08}.png", folder.samples(), step);
   RETURN_IF_ERROR(samples_->Draw(*model_, path));
+  drew_ = true;
   if (log == nullptr) return absl::OkStatus();
   log->Tell(fmt::format("step {}: drew {}", step, path));
   return log->AddPicture("samples", step, path);

@@ -40,6 +40,12 @@ class Evaluations {
 
   // Whether AfterStep has something to do.
   bool Due(int64_t step) const { return Validates(step) || Draws(step); }
+  // Whether all that is rehearsed has been done since Begin: else its memory
+  // was not needed.
+  bool DidAll() const {
+    return (!validation_.has_value() || validated_) &&
+           (!samples_.has_value() || drew_);
+  }
   // Measures what is due after a step, into its metrics. `log` is null but on
   // rank 0. What cannot be drawn is told, and training goes on. Collective.
   absl::Status AfterStep(const RunFolder& folder, RunLog* log,
@@ -57,6 +63,8 @@ class Evaluations {
   RankModel* model_ = nullptr;
   std::optional<Validation> validation_;
   std::optional<PeriodicSamples> samples_;
+  bool validated_ = false;
+  bool drew_ = false;
 };
 
 }  // namespace trireme
