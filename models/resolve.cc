@@ -73,6 +73,8 @@ absl::Status CheckPictures(std::string_view family, const DataFormat& data) {
 
 }  // namespace
 
+int64_t LeastClasses(const Model& model) { return model.has_swin() ? 2 : 0; }
+
 absl::Status NoFamily() {
   const google::protobuf::OneofDescriptor& family =
       *Model::descriptor()->FindOneofByName("family");

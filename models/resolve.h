@@ -25,6 +25,10 @@ namespace trireme {
 absl::StatusOr<std::shared_ptr<const ModelFamily>> ResolveModel(
     Model& model, const DataFormat& data);
 
+// The fewest classes of data that the model can be trained on: 2 of one that
+// learns to name them (ModelFamily::classifies), else 0.
+int64_t LeastClasses(const Model& model);
+
 // The error of a job whose model says no family: it names them all.
 absl::Status NoFamily();
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/resolve.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
@@ -225,9 +226,9 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
     launched.allocation = SlurmAllocation();
   const Job as_given = job.job;
   // The data set is for the ranks to open, and so are checks of its classes.
-  // Who learns to name them is taken to have some.
-  const int64_t classes = job.job.model().has_swin() ? 2 : 0;
-  const auto setup = ResolveJob(job.job, {.samples = 1, .classes = classes});
+  const auto setup =
+      ResolveJob(job.job, {.samples = 1,
+                           .classes = LeastClasses(job.job.model())});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   launched.context = PlanContextOf(*setup, /*world_size=*/1);
   launch.communication_deadline_s = job.job.communication_deadline_s();

@@ -72,10 +72,7 @@ absl::Status FillOptimizer(OptimizerConfig& optimizer) {
   return CheckRange("optimizer.ema_decay", optimizer.ema_decay(), 0, below_one);
 }
 
-absl::Status FillSample(SampleConfig& sample, bool of_diffusion) {
-  if (sample.solver() == SampleConfig::SOLVER_UNSPECIFIED) {
-    sample.set_solver(of_diffusion ? SampleConfig::DDIM : SampleConfig::EULER);
-  }
+absl::Status FillSample(SampleConfig& sample) {
   if (!sample.has_steps()) sample.set_steps(25);
   if (!sample.has_guidance()) sample.set_guidance(2);
   if (!sample.has_per_class()) sample.set_per_class(8);
@@ -275,7 +272,7 @@ absl::Status FillJobDefaults(Job& job) {
   if (job.has_validation()) {
     RETURN_IF_ERROR(CheckValidation(job.validation(), job.data()));
   }
-  return FillSample(*job.mutable_sample(), job.objective().has_diffusion());
+  return FillSample(*job.mutable_sample());
 }
 
 }  // namespace trireme
