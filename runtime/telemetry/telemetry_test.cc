@@ -60,6 +60,11 @@ TEST(TensorboardTest, TheFileHoldsWhatWasAdded) {
     ASSERT_TRUE(writer->AddScalar("a", 3, 2.0).ok());
     ASSERT_TRUE(writer->AddImage("a", 3, 2, 1, 3, "png").ok());
     ASSERT_TRUE(writer->AddText("a", 3, "hi").ok());
+    const std::vector<HistogramBin> bins = {{0, 1, 0.25}, {1, 2, 0.75}};
+    ASSERT_TRUE(writer->AddHistogram("a", 3, bins).ok());
+    const std::vector<float> positions = {0, 0, 0, 1, 0, 0, 0, 1, 0};
+    const std::vector<int32_t> triangle = {0, 1, 2};
+    ASSERT_TRUE(writer->AddMesh("a", 3, positions, triangle).ok());
   }
   const std::vector<std::string> names = ListDirectory(folder).value();
   ASSERT_EQ(names.size(), 1u);
@@ -87,7 +92,24 @@ TEST(TensorboardTest, TheFileHoldsWhatWasAdded) {
                   "1003"
                   "2a120a100a0161220b0801100218032203706e67",
                   "1003"
-                  "2a190a170a0161420808071200420268694a080a060a0474657874"));
+                  "2a190a170a0161420808071200420268694a080a060a0474657874",
+                  "1003"
+                  "2a570a550a0161423e0802120812020802120208032230"
+                  "0000000000000000000000000000f03f000000000000d03f"
+                  "000000000000f03f0000000000000040000000000000e83f"
+                  "4a100a0c0a0a686973746f6772616d732002",
+                  "1003"
+                  "2a5e0a5c0a08615f5645525445584236"
+                  "0801120c120208011202080312020803"
+                  "2224000000000000000000000000"
+                  "0000803f0000000000000000"
+                  "000000000000803f00000000"
+                  "4a180a140a046d657368120c1201611801320301030338062002",
+                  "1003"
+                  "2a440a420a06615f46414345421e"
+                  "0803120c120208011202080112020803"
+                  "220c000000000100000002000000"
+                  "4a180a140a046d657368120c1201611802320301010338062002"));
 }
 
 TEST(TensorboardTest, NamesAFolderThatIsNotThere) {

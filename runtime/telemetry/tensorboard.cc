@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "fmt/format.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -78,9 +79,17 @@ uint32_t MaskedCrc(std::string_view data) {
   return std::rotr(crc, 15) + 0xa282ead8u;
 }
 
-// Of TensorFlow: SessionLog::START, DT_STRING.
+// Of TensorFlow: SessionLog::START, DataType, DataClass.
 constexpr uint64_t kSessionStart = 1;
+constexpr uint64_t kFloatType = 1;
+constexpr uint64_t kDoubleType = 2;
+constexpr uint64_t kInt32Type = 3;
 constexpr uint64_t kStringType = 7;
+constexpr uint64_t kTensorClass = 2;
+
+// MeshPluginData::ContentType.
+constexpr uint32_t kVertexContent = 1;
+constexpr uint32_t kFaceContent = 2;
 
 // How long a step may wait in the buffer before a watcher sees it.
 constexpr std::chrono::seconds kFlushInterval(2);
@@ -105,6 +114,55 @@ std::string SummaryField(std::string_view value) {
   AppendBytesField(summary, 1, value);
   AppendBytesField(field, 5, summary);
   return field;
+}
+
+// Elements in row-major order.
+std::string TensorOf(uint64_t dtype, std::span<const uint64_t> shape,
+                     std::string_view elements) {
+  std::string dims, tensor;
+  for (const uint64_t size : shape) {
+    std::string dim;
+    AppendVarintField(dim, 1, size);
+    AppendBytesField(dims, 2, dim);
+  }
+  AppendVarintField(tensor, 1, dtype);
+  AppendBytesField(tensor, 2, dims);
+  AppendBytesField(tensor, 4, elements);
+  return tensor;
+}
+
+// A Summary's value that is a tensor for a plugin.
+std::string TensorValue(std::string_view tag, std::string_view tensor,
+                        std::string_view plugin, std::string_view content) {
+  std::string plugin_data, metadata, value;
+  AppendBytesField(plugin_data, 1, plugin);
+  if (!content.empty()) AppendBytesField(plugin_data, 2, content);
+  AppendBytesField(metadata, 1, plugin_data);
+  AppendVarintField(metadata, 4, kTensorClass);
+  AppendBytesField(value, 1, tag);
+  AppendBytesField(value, 8, tensor);
+  AppendBytesField(value, 9, metadata);
+  return value;
+}
+
+// One part of a mesh of `rows` times three elements. The plugin joins the parts
+// by the name in their content.
+template <typename T>
+std::string MeshValue(std::string_view tag, std::string_view part,
+                      uint32_t content_type, uint64_t dtype,
+                      std::span<const T> elements) {
+  const std::array<uint64_t, 3> shape = {1, elements.size() / 3, 3};
+  std::string content, packed;
+  for (const uint64_t size : shape) AppendVarint(packed, size);
+  AppendBytesField(content, 2, tag);
+  AppendVarintField(content, 3, content_type);
+  AppendBytesField(content, 6, packed);
+  AppendVarintField(content, 7, 1u << kVertexContent | 1u << kFaceContent);
+  return TensorValue(fmt::format("{}_{}", tag, part),
+                     TensorOf(dtype, shape,
+                              {reinterpret_cast<const char*>(elements.data()),
+                               elements.size_bytes()}),
+                     "mesh", content);
 }
 
 std::string ScalarField(std::string_view tag, float value) {
@@ -192,6 +250,31 @@ absl::Status TensorboardWriter::AddText(std::string_view tag, int64_t step,
   AppendBytesField(value, 8, tensor);
   AppendBytesField(value, 9, metadata);
   return WriteEvent(step, SummaryField(value));
+}
+
+absl::Status TensorboardWriter::AddHistogram(
+    std::string_view tag, int64_t step, std::span<const HistogramBin> bins) {
+  std::string elements;
+  for (const HistogramBin& bin : bins) {
+    AppendRaw(elements, bin.low);
+    AppendRaw(elements, bin.high);
+    AppendRaw(elements, bin.count);
+  }
+  const std::array<uint64_t, 2> shape = {bins.size(), 3};
+  return WriteEvent(step, SummaryField(TensorValue(
+                              tag, TensorOf(kDoubleType, shape, elements),
+                              "histograms", "")));
+}
+
+absl::Status TensorboardWriter::AddMesh(std::string_view tag, int64_t step,
+                                        std::span<const float> positions,
+                                        std::span<const int32_t> triangles) {
+  CHECK(positions.size() % 3 == 0 && triangles.size() % 3 == 0) << tag;
+  RETURN_IF_ERROR(
+      WriteEvent(step, SummaryField(MeshValue(tag, "VERTEX", kVertexContent,
+                                              kFloatType, positions))));
+  return WriteEvent(step, SummaryField(MeshValue(tag, "FACE", kFaceContent,
+                                                 kInt32Type, triangles)));
 }
 
 absl::Status TensorboardWriter::Flush() {

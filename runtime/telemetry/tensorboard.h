@@ -5,8 +5,11 @@
 // file_version = 3 (string), session_log = 7 { status = 1 (varint) }, summary =
 // 5 { value = 1 { tag = 1 (string), and one of simple_value = 2 (float), image
 // = 4 { height = 1, width = 2, colorspace = 3 (varints), encoded_image_string =
-// 4 }, tensor = 8 { dtype = 1 (varint), tensor_shape = 2, string_val = 8 } with
-// metadata = 9 { plugin_data = 1 { plugin_name = 1 } } } }.
+// 4 }, tensor = 8 { dtype = 1 (varint), tensor_shape = 2 { dim = 2 { size = 1
+// } }, tensor_content = 4, string_val = 8 } with metadata = 9 { plugin_data = 1
+// { plugin_name = 1, content = 2 }, data_class = 4 (varint) } } }. The content
+// of a mesh's is a MeshPluginData: name = 2, content_type = 3, shape = 6,
+// components = 7 (tensorboard/plugins/mesh/plugin_data.proto).
 //
 // A writer belongs to one thread. Errors: those of AppendingFile.
 
@@ -16,6 +19,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +29,13 @@
 #include "runtime/telemetry/appending_file.h"
 
 namespace trireme {
+
+// Of the values from `low` to below `high`, how many there are.
+struct HistogramBin {
+  double low = 0;
+  double high = 0;
+  double count = 0;
+};
 
 class TensorboardWriter {
  public:
@@ -41,6 +52,14 @@ class TensorboardWriter {
   // Markdown.
   absl::Status AddText(std::string_view tag, int64_t step,
                        std::string_view text);
+  // Bins in ascending order.
+  absl::Status AddHistogram(std::string_view tag, int64_t step,
+                            std::span<const HistogramBin> bins);
+  // A surface: positions [vertices, 3], and as triangles [triangles, 3] the
+  // numbers of three vertices each. CHECKs that both come in threes.
+  absl::Status AddMesh(std::string_view tag, int64_t step,
+                       std::span<const float> positions,
+                       std::span<const int32_t> triangles);
   // Adding flushes by itself every few seconds, for whoever watches the run.
   absl::Status Flush();
 
