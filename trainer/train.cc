@@ -356,7 +356,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
         folder, end.last_step, options.device, options.share.ranks, factory);
     absl::Status shown = drawn.status();
     if (leader && drawn.ok()) {
-      shown = log->AddPicture("samples", end.last_step, drawn->path);
+      shown = log->AddSamples(end.last_step, drawn->path);
       fmt::print("drew   {} {}: {}; memory {} on rank 0, {} predicted\n",
                  drawn->report.samples, drawn->report.things, drawn->path,
                  BytesText(drawn->report.peak_bytes),

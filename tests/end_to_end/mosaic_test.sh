@@ -30,10 +30,43 @@ JOB
 "$trireme" train job.textproto --dry_run > dry.txt
 expect_in dry.txt "16 tokens"
 expect_in dry.txt "9 samples in 2 classes"
-"$trireme" launch job.textproto --ranks 2 --out run > train.txt
+"$trireme" launch job.textproto --ranks 2 --set model.dit.moe.experts=4 \
+  --out run > train.txt
 expect_in train.txt "2 shapes: run/samples/step_00000012.png"
 [[ -e run/samples/step_00000012/00_block_0.glb ]] ||
   fail "no mesh among: $(ls -R run/samples)"
+
+# TensorBoard shows the meshes that were drawn, and each expert's share.
+python3 - <<'PYTHON'
+import json, struct
+from event_files import tensors
+
+found = {(step, plugin, tag): (shape, numbers)
+         for step, plugin, tag, shape, numbers in tensors("run/tensorboard")}
+steps = [json.loads(line) for line in open("run/metrics.jsonl")]
+layers = steps[9]["expert_shares"]
+assert len(layers) == 2, layers
+for layer, shares in layers.items():
+    shape, numbers = found.pop((10, "histograms", "experts/" + layer))
+    assert shape == [4, 3], shape
+    assert list(numbers) == [
+        x for expert, share in enumerate(shares)
+        for x in (expert, expert + 1, share)], (numbers, shares)
+for name in "00_block", "01_ring":
+    with open("run/samples/step_00000012/%s_0.glb" % name, "rb") as file:
+        glb = file.read()
+    (size,) = struct.unpack_from("<I", glb, 12)
+    points, indices = json.loads(glb[20:20 + size])["accessors"]
+    shape, numbers = found.pop((12, "mesh", "samples/%s_VERTEX" % name))
+    assert shape == [1, points["count"], 3], (shape, points)
+    for axis in range(3):
+        assert abs(min(numbers[axis::3]) - points["min"][axis]) < 1e-6, points
+        assert abs(max(numbers[axis::3]) - points["max"][axis]) < 1e-6, points
+    shape, numbers = found.pop((12, "mesh", "samples/%s_FACE" % name))
+    assert shape == [1, indices["count"] // 3, 3], (shape, indices)
+    assert max(numbers) < points["count"], max(numbers)
+assert not found, list(found)
+PYTHON
 
 "$trireme" sample run --out drawn.png --per_class 2 --evaluate 3 > sample.txt
 expect_in sample.txt "4 shapes from "

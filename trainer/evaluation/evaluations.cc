@@ -112,7 +112,7 @@ absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,
   drew_ = true;
   if (log == nullptr) return absl::OkStatus();
   log->Tell(fmt::format("step {}: drew {}", step, path));
-  return log->AddPicture("samples", step, path);
+  return log->AddSamples(step, path);
 }
 
 absl::Status Evaluations::ShowRouting(int64_t step, const Measured& measured,

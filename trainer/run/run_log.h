@@ -32,6 +32,7 @@ class RunLog {
                                                       int64_t first_step,
                                                       std::optional<bool> bar);
 
+  // How routes spread over experts is a histogram every log.every steps.
   // Errors: what cannot be written now, and is with the next that can.
   absl::Status Write(const StepMetrics& metrics);
   // Steps after `step` are done again: what is there of them is dropped.
@@ -41,6 +42,9 @@ class RunLog {
   // A PNG file, for TensorBoard.
   absl::Status AddPicture(std::string_view tag, int64_t step,
                           const std::string& path);
+  // A picture of drawn samples, and of shapes the first of each row, whose
+  // meshes lie beside it in a folder of its name (ShapeMedium).
+  absl::Status AddSamples(int64_t step, const std::string& path);
   absl::Status Finish();
 
  private:
