@@ -109,6 +109,18 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
     }
     options.kept_parts = kept->second;
   }
+  if (arguments.Has("mesh_format")) {
+    const std::string format = arguments.Get("mesh_format");
+    if (format != "glb" && format != "obj" && format != "ply") {
+      return InvalidArgument(
+          "--mesh_format: found '{}', expected glb, obj or ply", format);
+    }
+    options.mesh_format = format;
+  }
+  if (arguments.Has("turntable")) {
+    ASSIGN_OR_RETURN(const int64_t views, bounded("turntable", 1, 64));
+    options.turntable = static_cast<int>(views);
+  }
   ASSIGN_OR_RETURN(options.max_rows, bounded("rows", 1, 1000));
   ASSIGN_OR_RETURN(options.evaluate, bounded("evaluate", 0, 100000));
   if (options.evaluate > 0 && options.evaluate < kLeastEvaluated) {
@@ -212,6 +224,13 @@ Command SampleCommand() {
                      "drawn; touching (the default): the largest and what ends "
                      "within a fortieth of the cube's side from it; largest: "
                      "that alone"},
+            {.name = "mesh_format",
+             .value = "NAME",
+             .help = "of the meshes of shapes: glb (the default), obj or ply"},
+            {.name = "turntable",
+             .value = "N",
+             .help = "of shapes, N pictures of each from all around, in a row "
+                     "of its own"},
             {.name = "rows",
              .value = "N",
              .default_value = "20",

@@ -36,6 +36,7 @@ TEST(MeshFilesTest, WhatIsWrittenIsReadBack) {
   for (const char* name : {"torus.obj", "torus.ply", "torus.glb"}) {
     const std::string path = folder + "/" + name;
     ASSERT_TRUE(WriteMesh(path, torus).ok()) << path;
+    EXPECT_TRUE(IsOwnMesh(path)) << path;
     auto mesh = ReadMesh(path);
     ASSERT_TRUE(mesh.ok()) << mesh.status();
     ASSERT_TRUE(RepairMesh(*mesh).ok()) << path;
@@ -46,6 +47,20 @@ TEST(MeshFilesTest, WhatIsWrittenIsReadBack) {
     EXPECT_NEAR(EnclosedVolume(*mesh), EnclosedVolume(torus), 1e-9) << path;
   }
   EXPECT_FALSE(WriteMesh(folder + "/torus.step", torus).ok());
+}
+
+// Where samples go, what is not known as this program's is kept.
+TEST(MeshFilesTest, FilesOfOthersAreNotTakenForOwn) {
+  const std::string path = testing::TempDir() + "/of_others";
+  EXPECT_FALSE(IsOwnMesh(path));
+  for (const std::string& bytes :
+       {std::string(), std::string("v 0 0 0\n"), std::string("glTF"),
+        std::string("ply\nformat binary_little_endian 1.0\ncomment mine\n")}) {
+    ASSERT_TRUE(WriteFileAtomically(path, bytes).ok());
+    EXPECT_FALSE(IsOwnMesh(path)) << bytes;
+  }
+  ASSERT_TRUE(WriteMesh(path + ".obj", Mesh()).ok());
+  EXPECT_TRUE(IsOwnMesh(path + ".obj"));
 }
 
 TEST(MeshFilesTest, PolygonsAndNegativeIndicesOfObjAreRead) {

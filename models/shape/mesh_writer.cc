@@ -1,5 +1,6 @@
 #include "models/shape/mesh_writer.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -17,7 +18,10 @@ void AppendBytes(std::string& out, const T& value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-// How a GLB's JSON begins: it says who wrote it.
+// How files begin: they say who wrote them; of a GLB its JSON.
+constexpr char kObjBegin[] = "# trireme\n";
+constexpr char kPlyBegin[] =
+    "ply\nformat binary_little_endian 1.0\ncomment trireme\n";
 constexpr char kGlbBegin[] =
     R"({"asset":{"version":"2.0","generator":"trireme"},)";
 // The bytes before it: the headers of file and chunk.
@@ -31,7 +35,7 @@ void PadTo4(std::string& out, char padding) {
 }  // namespace
 
 std::string EncodeObj(const Mesh& mesh) {
-  std::string text = "# trireme\n";
+  std::string text = kObjBegin;
   auto out = std::back_inserter(text);
   for (const Vector3f& v : mesh.vertices) {
     fmt::format_to(out, "v {} {} {}\n", v.x, v.y, v.z);
@@ -43,12 +47,12 @@ std::string EncodeObj(const Mesh& mesh) {
 }
 
 std::string EncodePly(const Mesh& mesh) {
-  std::string bytes = fmt::format(
-      "ply\nformat binary_little_endian 1.0\ncomment trireme\n"
-      "element vertex {}\nproperty float x\nproperty float y\n"
-      "property float z\nelement face {}\n"
-      "property list uchar int vertex_indices\nend_header\n",
-      mesh.vertices.size(), mesh.triangles.size());
+  std::string bytes = kPlyBegin;
+  fmt::format_to(std::back_inserter(bytes),
+                 "element vertex {}\nproperty float x\nproperty float y\n"
+                 "property float z\nelement face {}\n"
+                 "property list uchar int vertex_indices\nend_header\n",
+                 mesh.vertices.size(), mesh.triangles.size());
   for (const Vector3f& v : mesh.vertices) AppendBytes(bytes, v);
   for (const Triangle& t : mesh.triangles) {
     AppendBytes(bytes, uint8_t{3});
@@ -94,11 +98,14 @@ std::string EncodeGlb(const Mesh& mesh) {
   return bytes;
 }
 
-bool IsOwnGlb(const std::string& path) {
+bool IsOwnMesh(const std::string& path) {
+  // An OBJ may be shorter than it.
   std::string begin(kGlbHeaders + std::strlen(kGlbBegin), '\0');
   std::ifstream file(path, std::ios::binary);
   file.read(begin.data(), static_cast<std::streamsize>(begin.size()));
-  return file && begin.starts_with("glTF") && begin.ends_with(kGlbBegin);
+  begin.resize(std::max<std::streamsize>(file.gcount(), 0));
+  return begin.starts_with(kObjBegin) || begin.starts_with(kPlyBegin) ||
+         (begin.starts_with("glTF") && begin.ends_with(kGlbBegin));
 }
 
 absl::Status WriteMesh(const std::string& path, const Mesh& mesh) {

@@ -20,8 +20,8 @@ std::string EncodePly(const Mesh& mesh);
 // viewers shade flat.
 std::string EncodeGlb(const Mesh& mesh);
 
-// Whether the file is one that EncodeGlb's bytes were written to.
-bool IsOwnGlb(const std::string& path);
+// Whether the file is one that bytes of the above were written to.
+bool IsOwnMesh(const std::string& path);
 
 // The format is the name's ending: .obj, .ply or .glb. Written beside its name,
 // synced and renamed. Errors: another ending.

@@ -69,6 +69,26 @@ done
 "$trireme" sample run --out two.png --temperature 0 --seed 2 > sample.txt
 cmp one.png two.png || fail "a seed chose at temperature 0"
 
+# Other files take the place of those that are there; a row a shape.
+"$trireme" sample run --out drawn.png --per_class 3 --mesh_format obj \
+  --turntable 4 > sample.txt
+expect_in sample.txt "6 shapes from "
+[[ $(ls drawn | grep -c '\.obj$') -ge 1 && -z $(ls drawn/*.glb 2>/dev/null) ]] ||
+  fail "found $(ls drawn)"
+python3 - <<'PYTHON'
+import struct
+
+def size(path):
+    return struct.unpack(">II", open(path, "rb").read()[16:24])
+
+# Six rows of four views.
+assert size("drawn.png")[1] > 6 * 128, size("drawn.png")
+assert size("drawn.png")[0] > 4 * 128, size("drawn.png")
+PYTHON
+expect_error "mesh_format: found 'stl', expected glb, obj or ply" \
+  "$trireme" sample run --out three.png --mesh_format stl
+expect_error "turntable: found 65, expected 1 to 64" \
+  "$trireme" sample run --out three.png --turntable 65
 expect_error "model.mesh_tokens: found other data, expected sequences" \
   "$trireme" train job.textproto --set 'data.shapes={path:"shapes"}'
 expect_error "data.shapes.sequences: found, expected mosaics or none" \

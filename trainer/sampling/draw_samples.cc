@@ -38,6 +38,13 @@ absl::StatusOr<std::string> Compare(const LoadedRun& loaded,
   return medium.Compare(prompts, samples, {*loaded.dataset, held_out.get()});
 }
 
+ShapeFiles FilesOf(const DrawOptions& options) {
+  ShapeFiles files;
+  files.format = options.mesh_format.value_or(files.format);
+  files.views = options.turntable.value_or(files.views);
+  return files;
+}
+
 // How samples are shown, where nothing of a user's is in the way.
 absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
     const DrawOptions& options, const LoadedRun& loaded, Device& device) {
@@ -52,7 +59,8 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> OpenMedium(
   }
   ASSIGN_OR_RETURN(std::unique_ptr<SampleMedium> medium,
                    MediumOf(*loaded.setup.family, data, device,
-                            options.kept_parts.value_or(KeptParts::kTouching)));
+                            options.kept_parts.value_or(KeptParts::kTouching),
+                            FilesOf(options)));
   RETURN_IF_ERROR(medium->CheckFiles(options.out, options.overwrite));
   return medium;
 }
@@ -68,7 +76,8 @@ absl::StatusOr<DrawReport> GiveBack(const DrawOptions& options, const Job& job,
     drawn = DrawReconstructions({.model = report.checkpoint,
                                  .out = options.out,
                                  .overwrite = options.overwrite,
-                                 .most = options.max_rows},
+                                 .most = options.max_rows,
+                                 .shape_files = FilesOf(options)},
                                 job.data(), host);
     report.peak_bytes = host.Statistics().peak_bytes;
   }
@@ -141,6 +150,13 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
     loaded = InvalidArgument(
         "parts: found some chosen for samples that are no surfaces of fields, "
         "expected none");
+  }
+  if (loaded.ok() &&
+      (options.mesh_format.has_value() || options.turntable.has_value()) &&
+      !DrawsShapes(loaded->job.data())) {
+    loaded = InvalidArgument(
+        "{}: found for samples that are no shapes, expected none",
+        options.mesh_format.has_value() ? "mesh_format" : "turntable");
   }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
   if (loaded->setup.family->classifies()) {

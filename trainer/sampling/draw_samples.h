@@ -55,6 +55,9 @@ struct DrawOptions {
   // Of shapes that are made of a field, and of no other samples. Absent:
   // KeptParts::kTouching.
   std::optional<KeptParts> kept_parts;
+  // Of shapes, and of no other samples. Absent: as ShapeFiles has them.
+  std::optional<std::string> mesh_format;
+  std::optional<int> turntable;
   // Samples drawn, without guidance, to compare with real ones; 0 = none.
   int64_t evaluate = 0;
   ComputeDevice device;

@@ -169,7 +169,8 @@ absl::StatusOr<ReconstructionReport> DrawReconstructions(
                    data.shapes().has_voxels()
                        ? OfVoxels(options.model, data, device)
                        : OfPoints(options.model, device));
-  const ShapeMedium medium(autoencoder.spec, autoencoder.field);
+  const ShapeMedium medium(autoencoder.spec, autoencoder.field, KeptParts::kAll,
+                           options.shape_files);
   RETURN_IF_ERROR(medium.CheckFiles(options.out, options.overwrite));
   ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> dataset,
                    data.held_out() > 0 ? OpenHeldOut(data) : OpenDataset(data));

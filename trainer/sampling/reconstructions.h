@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/device/device.h"
 #include "trainer/job.pb.h"
+#include "trainer/sampling/sample_medium.h"
 
 namespace trireme {
 
@@ -19,6 +20,7 @@ struct ReconstructionOptions {
   // Whether files may be replaced that this program did not write.
   bool overwrite = false;
   int64_t most = 20;
+  ShapeFiles shape_files;
 };
 
 struct ReconstructionReport {

@@ -295,13 +295,18 @@ bool DrawsFields(const Data& data) {
   return data.latents().tokens() > 0;
 }
 
+bool DrawsShapes(const Data& data) {
+  return DrawsFields(data) || data.shapes().has_sequences();
+}
+
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
-    const ModelFamily& family, const Data& data, Device& device,
-    KeptParts kept) {
+    const ModelFamily& family, const Data& data, Device& device, KeptParts kept,
+    const ShapeFiles& files) {
   const FieldSpec samples = family.samples();
   if (data.shapes().has_sequences()) {
     return std::make_unique<ShapeMedium>(
-        samples, SequenceMeshOf(MeshFormatOf(data.shapes().sequences())));
+        samples, SequenceMeshOf(MeshFormatOf(data.shapes().sequences())),
+        files);
   }
   if (data.shapes().has_views()) {
     return std::make_unique<PictureMedium>(
@@ -315,21 +320,22 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
     const Shapes& shapes = data.shapes();
     if (shapes.has_voxels()) {
       return std::make_unique<ShapeMedium>(
-          samples, VoxelFieldOf(VoxelShapeOf(shapes)), kept);
+          samples, VoxelFieldOf(VoxelShapeOf(shapes)), kept, files);
     }
     return std::make_unique<ShapeMedium>(
         samples,
         shapes.has_volume()
             ? VolumeFieldOf(VolumeShapeOf(shapes))
             : MosaicFieldOf(static_cast<int>(shapes.resolution())),
-        kept);
+        kept, files);
   }
   if (data.latents().tokens() > 0) {
     ASSIGN_OR_RETURN(ShapeMedium::FieldOf field,
                      data.latents().lattice() > 0
                          ? VoxelLatentFieldOf(data.latents(), device)
                          : LatentFieldOf(data.latents(), device));
-    return std::make_unique<ShapeMedium>(samples, std::move(field), kept);
+    return std::make_unique<ShapeMedium>(samples, std::move(field), kept,
+                                         files);
   }
   PictureMedium::ToImage to_image =
       [shape = samples.shape](std::span<const float> sample) {

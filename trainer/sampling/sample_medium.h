@@ -32,6 +32,15 @@ struct DrawnRows {
   std::span<const Sample> prompts = {};
 };
 
+// Of shapes, and of no other samples.
+struct ShapeFiles {
+  // Of their meshes: "glb", "obj" or "ply" (models/shape/mesh_writer.h).
+  std::string format = "glb";
+  // Pictures of each, from all around. With several a shape has a row of its
+  // own.
+  int views = 1;
+};
+
 // What samples are compared with.
 struct RealSets {
   const Dataset& training;
@@ -64,6 +73,8 @@ class SampleMedium {
 // Whether drawn samples are fields, or latents of fields, whose surfaces are
 // shown.
 bool DrawsFields(const Data& data);
+// Whether they are shapes.
+bool DrawsShapes(const Data& data);
 
 // Of a job's samples, as the family learns them. Latents are decoded on
 // `device`, which outlives the medium, by the autoencoder of the data. Errors:
@@ -71,7 +82,7 @@ bool DrawsFields(const Data& data);
 // `kept`: of shapes that are made of a field.
 absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
     const ModelFamily& family, const Data& data, Device& device,
-    KeptParts kept = KeptParts::kTouching);
+    KeptParts kept = KeptParts::kTouching, const ShapeFiles& files = {});
 
 // Decodes a sample on a dry device, where samples are latents. Errors: those of
 // ReadAutoencoderConfig.

@@ -108,7 +108,8 @@ std::string TextOf(const SetComparison& comparison) {
 
 }  // namespace
 
-ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field, KeptParts kept)
+ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field, KeptParts kept,
+                         ShapeFiles files)
     : ShapeMedium(
           std::move(spec),
           MeshOf([field, kept](std::span<const float> sample,
@@ -120,7 +121,8 @@ ShapeMedium::ShapeMedium(FieldSpec spec, const FieldOf& field, KeptParts kept)
                 MarchingCubes(values,
                               {.cells = 32, .refinements = refinements}));
             return KeepParts(mesh, kept);
-          })) {}
+          }),
+          std::move(files)) {}
 
 absl::StatusOr<Points> ShapeMedium::SurfaceOf(const Sample& sample) const {
   Points points;
@@ -153,7 +155,7 @@ absl::Status ShapeMedium::CheckFiles(const std::string& path,
   std::error_code error;
   for (fs::directory_iterator entry(FolderOf(path), error), end;
        !overwrite && !error && entry != end; entry.increment(error)) {
-    if (IsOwnGlb(entry->path())) continue;
+    if (IsOwnMesh(entry->path())) continue;
     return FailedPrecondition(
         "{}: found a file that this program did not write where meshes are to "
         "go; expected another name for the picture, or --overwrite",
@@ -170,7 +172,7 @@ absl::Status ShapeMedium::Write(const std::string& path,
   std::vector<fs::path> old;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
-    if (IsOwnGlb(entry->path())) old.push_back(entry->path());
+    if (IsOwnMesh(entry->path())) old.push_back(entry->path());
   }
   for (const fs::path& file : old) fs::remove(file, error);
   const int64_t elements = spec_.shape.num_elements();
@@ -179,9 +181,10 @@ absl::Status ShapeMedium::Write(const std::string& path,
   int64_t empty = 0;
   for (size_t row = 0; row < rows.names.size(); ++row) {
     const std::string& name = rows.names[row];
-    grid.push_back({name, {}});
     for (int64_t i = 0; i < rows.per_row; ++i) {
       const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
+      if (i == 0 || files_.views > 1) grid.push_back({name, {}});
+      std::vector<Image>& images = grid.back().images;
       const auto mesh = mesh_(rows.samples.subspan(at * elements, elements),
                               rows.prompts.empty() ? none : rows.prompts[at],
                               kFileRefinements);
@@ -190,18 +193,20 @@ absl::Status ShapeMedium::Write(const std::string& path,
       }
       if (mesh->triangles.empty()) {
         ++empty;
-        grid.back().images.push_back(
-            FilledImage(kView.side, kView.side, 3, 255));
+        images.push_back(FilledImage(kView.side, kView.side, 3, 255));
         continue;
       }
-      grid.back().images.push_back(RenderMesh(*mesh, kView));
-      RETURN_IF_ERROR(WriteMesh(
-          fmt::format("{}/{:02}_{}_{}.glb", folder, row, FileName(name), i),
-          *mesh));
+      for (Image& view : RenderTurntable(*mesh, files_.views, kView)) {
+        images.push_back(std::move(view));
+      }
+      RETURN_IF_ERROR(
+          WriteMesh(fmt::format("{}/{:02}_{}_{}.{}", folder, row,
+                                FileName(name), i, files_.format),
+                    *mesh));
     }
   }
   if (empty > 0) {
-    LOG(WARNING) << empty << " of " << grid.size() * rows.per_row
+    LOG(WARNING) << empty << " of " << rows.names.size() * rows.per_row
                  << " drawn shapes have no surface";
   }
   ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {.magnify = 1}));

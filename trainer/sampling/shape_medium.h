@@ -33,16 +33,18 @@ class ShapeMedium final : public SampleMedium {
 
   // `spec`: of a sample. A sample's mesh is its own, or the zero set of its
   // field.
-  ShapeMedium(FieldSpec spec, MeshOf mesh)
-      : spec_(std::move(spec)), mesh_(std::move(mesh)) {}
+  ShapeMedium(FieldSpec spec, MeshOf mesh, ShapeFiles files = {})
+      : spec_(std::move(spec)),
+        mesh_(std::move(mesh)),
+        files_(std::move(files)) {}
   // Of that the parts that are kept.
   ShapeMedium(FieldSpec spec, const FieldOf& field,
-              KeptParts kept = KeptParts::kAll);
+              KeptParts kept = KeptParts::kAll, ShapeFiles files = {});
 
   std::string things() const override { return "shapes"; }
   // Meshes lie beside the picture, in a folder of its name without the ending,
-  // or NAME_meshes where a run has that name: ROW_NAME_NUMBER.glb. What this
-  // program has put there before goes.
+  // or NAME_meshes where a run has that name: ROW_NAME_NUMBER.glb, .obj or
+  // .ply. What this program has put there before goes.
   absl::Status CheckFiles(const std::string& path,
                           bool overwrite) const override;
   std::string FilesOf(const std::string& path) const override;
@@ -63,6 +65,7 @@ class ShapeMedium final : public SampleMedium {
 
   FieldSpec spec_;
   MeshOf mesh_;
+  ShapeFiles files_;
 };
 
 }  // namespace trireme
