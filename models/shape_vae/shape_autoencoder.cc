@@ -70,11 +70,12 @@ class ShapeAutoencoder::DecodedField final : public Field {
                                   /*with_sides=*/false);
       });
       RETURN_IF_ERROR(model_.device().status());
-      const auto truncation =
-          static_cast<float>(model_.part.config().losses.truncation);
+      const ShapeVaeLosses& losses = model_.part.config().losses;
+      const auto unit =
+          static_cast<float>(losses.occupancy ? 1 : losses.truncation);
       const std::vector<float> got = Download<float>(found);
       for (size_t i = 0; i < got.size(); ++i) {
-        values[first + i] = truncation * got[i];
+        values[first + i] = unit * got[i];
       }
     }
     return absl::OkStatus();

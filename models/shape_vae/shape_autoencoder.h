@@ -50,7 +50,8 @@ class ShapeAutoencoder {
   class Field {
    public:
     virtual ~Field() = default;
-    // Truncated signed distances, negative inside. Errors: out of memory.
+    // Truncated signed distances, negative inside, or of occupancy the logits
+    // of being outside. Errors: out of memory.
     virtual absl::Status Distances(std::span<const Vector3f> points,
                                    std::span<float> values) const = 0;
   };

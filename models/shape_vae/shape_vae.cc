@@ -305,7 +305,8 @@ void ShapeVaePart::AddDistances(ForwardContext& context,
     AddLoss(context, DistanceLoss(context, term, values, comparison),
             weight * of_query, name);
   };
-  add(DistanceTerm::kDistance, 1, kObjectiveLoss);
+  add(losses.occupancy ? DistanceTerm::kOccupancy : DistanceTerm::kDistance, 1,
+      kObjectiveLoss);
   add(DistanceTerm::kNormal, losses.normal, "normal");
   add(DistanceTerm::kEikonal, losses.eikonal, "eikonal");
 }

@@ -8,6 +8,7 @@
 //   x = z·W + b; decoder's blocks
 //   v(query) = norm(cross_attention(query·W + b, x))·W + b
 //
+// v is a truncated signed distance, or of occupancy the logit of being outside.
 // The published network's output is −v: positive inside. Latents are cut over
 // cp (and tp, under sequence parallelism) by tokens, and so are queries; points
 // and, where queries attend to them, latents are whole.

@@ -66,12 +66,19 @@ absl::Status ResolveLosses(const ShapeVae::Losses& given,
     losses.difference_step = given.difference_step();
   }
   if (given.has_divergence()) losses.divergence = given.divergence();
+  losses.occupancy = given.occupancy();
   RETURN_IF_ERROR(CheckRange("model.shape_vae.losses.truncation",
                              losses.truncation, 1e-4, 10));
   RETURN_IF_ERROR(
       CheckRange("model.shape_vae.losses.normal", losses.normal, 0, 1e6));
   RETURN_IF_ERROR(
       CheckRange("model.shape_vae.losses.eikonal", losses.eikonal, 0, 1e6));
+  if (losses.occupancy && losses.eikonal > 0) {
+    return InvalidArgument(
+        "model.shape_vae.losses.eikonal: found {} with occupancy, expected 0: "
+        "its gradient has no length to learn",
+        losses.eikonal);
+  }
   RETURN_IF_ERROR(CheckRange("model.shape_vae.losses.difference_step",
                              losses.difference_step, 1e-4, 0.1));
   return CheckRange("model.shape_vae.losses.divergence", losses.divergence, 0,
@@ -133,6 +140,7 @@ void FillShapeVae(const ShapeVaeConfig& config, ShapeVae& vae) {
   losses.set_eikonal(config.losses.eikonal);
   losses.set_difference_step(config.losses.difference_step);
   losses.set_divergence(config.losses.divergence);
+  losses.set_occupancy(config.losses.occupancy);
 }
 
 }  // namespace trireme

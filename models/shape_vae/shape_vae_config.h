@@ -17,6 +17,8 @@ struct ShapeVaeLosses {
   double eikonal = 0;
   double difference_step = 0.005;
   double divergence = 0.001;
+  // Values are logits of being outside, in place of distances.
+  bool occupancy = false;
 
   // Whether anything but distances is compared.
   bool of_gradients() const { return normal > 0 || eikonal > 0; }

@@ -35,6 +35,16 @@ TEST(ShapeVaeConfigTest, PresetsAndTheirChangesComeBackAsFields) {
   EXPECT_EQ(again->losses.eikonal, 0.1);
 }
 
+TEST(ShapeVaeConfigTest, OccupancyComesBackAsAField) {
+  ShapeVae vae = FromText("preset: TINY losses { occupancy: true }");
+  absl::StatusOr<ShapeVaeConfig> config = ResolveShapeVae(vae);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->losses.occupancy);
+  vae.clear_losses();
+  FillShapeVae(*config, vae);
+  EXPECT_TRUE(vae.losses().occupancy());
+}
+
 TEST(ShapeVaeConfigTest, ErrorsNameTheField) {
   const auto error = [](const char* text) {
     return std::string(MessageOf(ResolveShapeVae(FromText(text)).status()));
@@ -51,6 +61,9 @@ TEST(ShapeVaeConfigTest, ErrorsNameTheField) {
             std::string::npos);
   EXPECT_NE(error("preset: TINY losses { difference_step: 0 }")
                 .find("losses.difference_step: found 0"),
+            std::string::npos);
+  EXPECT_NE(error("preset: TINY losses { occupancy: true eikonal: 1 }")
+                .find("losses.eikonal: found 1 with occupancy"),
             std::string::npos);
 }
 

@@ -21,10 +21,10 @@ class ShapeVaeFamily final : public ModelFamily {
   std::string Describe() const override {
     return fmt::format(
         "autoencoder of shapes: {} + {} blocks, widths {} and {}, {} heads, "
-        "{} latents of {} channels",
+        "{} latents of {} channels{}",
         config_.encoder_layers, config_.decoder_layers, config_.encoder_hidden,
         config_.decoder_hidden, config_.heads, config_.latents,
-        config_.channels);
+        config_.channels, config_.losses.occupancy ? ", occupancy" : "");
   }
 
   ModelShape Shape() const override {

@@ -16,7 +16,7 @@ DistanceLossArguments ArgumentsOf(DistanceTerm term,
   CHECK(queries.shape() == Shape({values.dim(0), values.dim(1), kQueryColumns}))
       << queries.shape() << " for values " << values.shape();
   CHECK(queries.dtype() == ComputeDType(values.dtype()));
-  CHECK(term == DistanceTerm::kDistance
+  CHECK(term == DistanceTerm::kDistance || term == DistanceTerm::kOccupancy
             ? values.dim(2) == 1 || values.dim(2) == kDifferenceEvaluations
             : values.dim(2) == kDifferenceEvaluations && comparison.step > 0)
       << values.shape();

@@ -1,6 +1,7 @@
 // What a field of truncated signed distances is compared with (Li et al.,
 // "TripoSG", section 3.2): distances at queries, directions of its gradient on
-// the surface, and that the gradient's length is 1 near it. The gradient is
+// the surface, and that the gradient's length is 1 near it; or one of occupancy
+// (Mescheder et al., "Occupancy networks", 2019). The gradient is
 // that of central differences, g = (v₊ − v₋)/(2·step), so that nothing is
 // differentiated twice.
 
@@ -37,7 +38,10 @@ struct DistanceComparison {
 //   kDistance  Σ |v − s| + (v − s)²
 //   kNormal    Σ 1 − cos(g, normal), where there is a normal
 //   kEikonal   Σ (truncation·|g| − 1)², where |s| < 1
-// as one element in the compute type. The latter two take seven evaluations.
+//   kOccupancy Σ log(1 + e^−v) + o·v: the binary cross-entropy of the logit −v
+//              and o, 1 inside, 0 outside and ½ at distance 0
+// as one element in the compute type. kNormal and kEikonal take seven
+// evaluations.
 Tensor DistanceLossSum(DistanceTerm term, const DistanceComparison& comparison);
 // Of the values, times `factor`.
 Tensor DistanceLossBackward(DistanceTerm term,

@@ -16,7 +16,8 @@ namespace {
 constexpr double kStep = 0.01;
 constexpr double kTruncation = 0.2;
 constexpr DistanceTerm kTerms[] = {
-    DistanceTerm::kDistance, DistanceTerm::kNormal, DistanceTerm::kEikonal};
+    DistanceTerm::kDistance, DistanceTerm::kNormal, DistanceTerm::kEikonal,
+    DistanceTerm::kOccupancy};
 
 using Point = std::array<double, 3>;
 using Field = std::function<double(const Point&)>;
@@ -71,7 +72,7 @@ class DistanceLossTest : public testing::Test {
   }
 
   CpuDevice device_{kPlenty};
-  const std::vector<double> queries_ = Queries();
+  std::vector<double> queries_ = Queries();
 };
 
 // A model that has learnt the distance has nothing to learn.
@@ -105,6 +106,25 @@ TEST_F(DistanceLossTest, TermsAreTheFormulas) {
       ValuesOf([](const Point& p) { return p[2] + 0.6 * p[0]; });
   EXPECT_NEAR(Sum(DistanceTerm::kNormal, across),
               1 - 0.36 / std::hypot(1.0, 0.6), 1e-12);
+}
+
+// Outside is positive; values that e^v or e^−v does not hold cost what their
+// logits are from the right side.
+TEST_F(DistanceLossTest, OccupancyIsTheBinaryCrossEntropy) {
+  // Outside, on the surface, inside, outside, padding.
+  const std::vector<double> moderate = {2, 0.5, -1, -3, 7};
+  queries_[kQueryColumns + 3] = 0;
+  EXPECT_NEAR(
+      Sum(DistanceTerm::kOccupancy, moderate),
+      std::log1p(std::exp(-2.0)) +
+          0.5 * (std::log1p(std::exp(0.5)) + std::log1p(std::exp(-0.5))) +
+          std::log1p(std::exp(-1.0)) + std::log1p(std::exp(3.0)),
+      1e-12);
+  const std::vector<double> huge = {1e4, 0, -1e4, -1e4, 7};
+  EXPECT_NEAR(Sum(DistanceTerm::kOccupancy, huge), std::log(2.0) + 1e4, 1e-8);
+  const std::vector<double> slopes =
+      Doubles(DistanceLossBackward(DistanceTerm::kOccupancy, Of(huge), 1));
+  EXPECT_EQ(slopes, (std::vector<double>{0, 0, 0, -1, 0}));
 }
 
 // Each term's gradient, that of the eikonal one among them, is that of

@@ -69,6 +69,17 @@ iou = float(re.search(r"IoU (\S+),", open("sample.txt").read()).group(1))
 assert iou > 0.3, iou
 PYTHON
 [[ $(head -c 4 given/00_*.glb) == glTF ]] || fail "no mesh: $(ls given)"
+# One of occupancy, whose surface is where it is undecided.
+"$trireme" train vae.textproto --out occupied \
+  --set model.shape_vae.losses.occupancy=true > train.txt
+"$trireme" sample occupied --out occupied.png > sample.txt
+expect_in sample.txt "share on the wrong side near the surface "
+python3 - <<'PYTHON'
+import re
+
+iou = float(re.search(r"IoU (\S+),", open("sample.txt").read()).group(1))
+assert iou > 0.2, iou
+PYTHON
 
 "$trireme" data shapes latents --shapes --latents vae > data.txt
 expect_in data.txt "latents of 6 shapes in 1 shards in latents; 0 skipped"

@@ -9,7 +9,9 @@ names and places of its published weights). `weights.NAME` are those of
 TripoSGVAEModel's state; `moments` is what its encoder makes of the points
 `surface`, the first of which are its queries; `values` is its field, positive
 inside, of the latents `z` at `queries` and on their six sides; `loss` is the
-weighted sum of four losses, `grad.NAME` its gradients. Everything runs in fp64.
+weighted sum of four losses, `grad.NAME` its gradients. `occupancy` has the loss
+and gradients of the same field as logits of occupancy, without the eikonal loss;
+the first query of each sample lies on the surface there. Everything runs in fp64.
 """
 
 import pathlib
@@ -135,8 +137,20 @@ def main():
     loss = ((error.abs() + error.square()).mean() + NORMAL *
             ((1 - cosine) * on_surface).mean() + EIKONAL * excess.mean() +
             DIVERGENCE * divergence.mean())
+    of_losses = DIVERGENCE * divergence.mean() + NORMAL * (
+        (1 - cosine) * on_surface).mean()
+    occupancy_queries = queries.clone()
+    occupancy_queries[:, 0, 3] = 0
+    inside = 0.5 * (1 - occupancy_queries[..., 3].sign())
+    occupancy = of_losses + F.binary_cross_entropy_with_logits(
+        values[..., 0], inside)
+    gradients = torch.autograd.grad(occupancy, list(model.weights.values()),
+                                    retain_graph=True)
     loss.backward()
-    store("inputs", surface=surface, noise=noise, queries=queries)
+    store("inputs", surface=surface, noise=noise, queries=queries,
+          occupancy_queries=occupancy_queries)
+    store("occupancy", loss=occupancy.reshape(1))
+    store("occupancy.grad", **dict(zip(model.weights, gradients)))
     store("vae", moments=moments, z=z, values=values, loss=loss.reshape(1))
     store("vae.weights", **model.weights)
     store("vae.grad", **{n: w.grad for n, w in model.weights.items()})

@@ -46,22 +46,28 @@ ShapeVaeConfig Config() {
 class ShapeVaeGolden : public testing::Test {
  protected:
   Tensor Golden(const std::string& name) const { return file_.Golden(name); }
+  // Of an autoencoder of `config`: its loss at these queries is
+  // LOSSES.loss, its gradients are LOSSES.grad.
+  void ExpectTrains(const ShapeVaeConfig& config,
+                    const std::string& queries_name, const std::string& losses);
 
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/shape_vae.safetensors", device_};
   const ShapeVaeConfig config_ = Config();
 };
 
-TEST_F(ShapeVaeGolden, MomentsFieldLossAndEveryGradient) {
-  const absl::StatusOr<NameTable> names = ShapeVaeNames(config_);
+void ShapeVaeGolden::ExpectTrains(const ShapeVaeConfig& config,
+                                  const std::string& queries_name,
+                                  const std::string& losses) {
+  const absl::StatusOr<NameTable> names = ShapeVaeNames(config);
   ASSERT_TRUE(names.ok()) << names.status();
   SingleWorld world;
   const ProcessGrid grid;
   Communicators communicators(world, grid);
   ParallelContext parallel(device_, grid, communicators);
   ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
-  const ShapeVaePart part(store, grid, config_,
-                          {.blocks = {0, config_.layers()}});
+  const ShapeVaePart part(store, grid, config,
+                          {.blocks = {0, config.layers()}});
   const GoldenFile::Values weights = file_.ThroughNames(*names, "vae.weights.");
   ASSERT_EQ(weights.size(), store.parameters().size());
   for (const auto& parameter : store.parameters()) {
@@ -83,7 +89,7 @@ TEST_F(ShapeVaeGolden, MomentsFieldLossAndEveryGradient) {
   ExpectNear(Doubles(z.value()), Doubles(Golden("vae.z")), "latents");
   x = part.EmbedLatents(context, z);
   for (int i = 1; i < 3; ++i) x = part.RunBlock(context, i, x);
-  const Tensor queries = part.LocalQueries(Golden("inputs.queries"));
+  const Tensor queries = part.LocalQueries(Golden(queries_name));
   const ShardedVariable values =
       part.Values(context, x, queries, /*with_sides=*/true);
   CHECK_OK(parallel.status());
@@ -95,9 +101,10 @@ TEST_F(ShapeVaeGolden, MomentsFieldLossAndEveryGradient) {
   for (const Tape::Loss& term : tape.TakeLosses()) {
     loss += term.weight * Doubles(term.value)[0];
   }
-  ExpectNear({loss}, Doubles(Golden("vae.loss")), "loss");
+  ExpectNear({loss}, Doubles(Golden(losses + ".loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  const GoldenFile::Values gradients = file_.ThroughNames(*names, "vae.grad.");
+  const GoldenFile::Values gradients =
+      file_.ThroughNames(*names, losses + ".grad.");
   // Of a bias that every value has alike, differences leave rounding alone.
   double largest = 0;
   for (const auto& [name, gradient] : gradients) {
@@ -114,6 +121,17 @@ TEST_F(ShapeVaeGolden, MomentsFieldLossAndEveryGradient) {
           << parameter->name << ", element " << i;
     }
   }
+}
+
+TEST_F(ShapeVaeGolden, MomentsFieldLossAndEveryGradient) {
+  ExpectTrains(config_, "inputs.queries", "vae");
+}
+
+TEST_F(ShapeVaeGolden, LossOfOccupancyAndEveryGradient) {
+  ShapeVaeConfig config = config_;
+  config.losses.occupancy = true;
+  config.losses.eikonal = 0;
+  ExpectTrains(config, "inputs.occupancy_queries", "occupancy");
 }
 
 TEST_F(ShapeVaeGolden, NamesAndShapesAreThoseOfThePublishedFiles) {

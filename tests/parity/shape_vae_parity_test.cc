@@ -38,6 +38,8 @@ std::vector<GridCase> Grids() {
   add({.dp = 2}, "sharding: OPTIMIZER");
   add({}, "microbatches: 4 offload { resident_units: 1 }");
   add({.tp = 2, .dp = 2, .dtype = DType::kFloat32}, "sequence_parallel: true");
+  add({.tp = 2, .cp = 2, .pp = 2, .height = 6, .occupancy = true},
+      "sequence_parallel: true");
   return cases;
 }
 

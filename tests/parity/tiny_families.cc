@@ -164,9 +164,10 @@ std::shared_ptr<const ModelFamily> ShapeVaeOf(const GridCase& grid) {
   // Values are random: of steps that are far, so that gradients are not steep.
   config.losses = {.truncation = 0.5,
                    .normal = 0.5,
-                   .eikonal = 0.125,
+                   .eikonal = grid.occupancy ? 0 : 0.125,
                    .difference_step = 0.1,
-                   .divergence = 0.25};
+                   .divergence = 0.25,
+                   .occupancy = grid.occupancy};
   return MakeShapeVaeFamily(config);
 }
 

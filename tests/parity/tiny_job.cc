@@ -141,6 +141,7 @@ std::vector<std::string> GridCase::Features() const {
     }
   }
   add(shape_vae, "shapevae");
+  add(occupancy, "occupancy");
   add(sparse_vae, "sparsevae");
   add(conditions_per_block, "perblock");
   if (diffusion.has_value()) {

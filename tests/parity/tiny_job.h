@@ -69,6 +69,8 @@ struct GridCase {
   // An autoencoder of shapes, half of whose blocks encode; as many latents as
   // the others have tokens.
   bool shape_vae = false;
+  // Which learns this in place of distances.
+  bool occupancy = false;
   // An autoencoder of sparse voxels: one or two blocks make them coarser, as
   // many make them finer, the others encode or decode.
   bool sparse_vae = false;

@@ -45,6 +45,8 @@ struct GivesBack {
   // data before: shapes may be thickened.
   double cut_off = 0;
   double thickened = 0;
+  // Whether it gives back which points are inside, and no distances.
+  bool occupancy = false;
 };
 
 struct Measured {
@@ -85,7 +87,9 @@ absl::Status Compare(const GivesBack& autoencoder,
   const auto most = static_cast<float>(autoencoder.cut_off);
   for (size_t i = 0; i < near.given.size(); ++i) {
     figures.error +=
-        std::abs(near.got[i] - std::clamp(near.given[i], -most, most));
+        autoencoder.occupancy
+            ? static_cast<double>((near.got[i] < 0) != (near.given[i] < 0))
+            : std::abs(near.got[i] - std::clamp(near.given[i], -most, most));
   }
   figures.near += static_cast<int64_t>(near.given.size());
   return absl::OkStatus();
@@ -125,7 +129,8 @@ absl::StatusOr<GivesBack> OfPoints(const std::string& model, Device& device) {
           return field->Distances(points, values);
         };
       },
-      .cut_off = config.losses.truncation};
+      .cut_off = config.losses.truncation,
+      .occupancy = config.losses.occupancy};
 }
 
 // Of voxels, at which it gives distances back.
@@ -201,11 +206,12 @@ absl::StatusOr<ReconstructionReport> DrawReconstructions(
       .shapes = shapes,
       .files = medium.FilesOf(options.out),
       .figures = fmt::format(
-          "given back of {} {} shapes: volume IoU {:.3f}, mean error near the "
-          "surface {:.4f}\n",
+          "given back of {} {} shapes: volume IoU {:.3f}, {} near the surface "
+          "{:.4f}\n",
           shapes, data.held_out() > 0 ? "held-out" : "training",
           static_cast<double>(figures.inside_both) /
               std::max<int64_t>(figures.inside_either, 1),
+          autoencoder.occupancy ? "share on the wrong side" : "mean error",
           figures.error / std::max<int64_t>(figures.near, 1))};
 }
 

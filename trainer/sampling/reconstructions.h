@@ -27,7 +27,8 @@ struct ReconstructionReport {
   int64_t shapes = 0;
   std::string files;  // SampleMedium::FilesOf
   // Volume IoU at the data's uniform points, and the mean error of truncated
-  // distances near surfaces: a line for people.
+  // distances near surfaces, of occupancy how often it errs there: a line for
+  // people.
   std::string figures;
 };
 

@@ -57,6 +57,14 @@ double DistanceTermAt(const DistanceLossArguments& a, const Query* query,
     add(0, sign + 2 * difference);
     return sign * difference + difference * difference;
   }
+  if (a.term == DistanceTerm::kOccupancy) {
+    const double v = value(0);
+    const double occupied = scaled < 0 ? 1 : scaled > 0 ? 0 : 0.5;
+    // e^−|v| does not overflow.
+    const double small = std::exp(-std::abs(v));
+    add(0, occupied - (v < 0 ? 1 : small) / (1 + small));
+    return std::log1p(small) - (v < 0 ? v : 0) + occupied * v;
+  }
   double g[3];
   double squares = 0;
   for (int axis = 0; axis < 3; ++axis) {

@@ -23,7 +23,7 @@ struct GaussianArguments {
   const int32_t* counts = nullptr;
 };
 
-enum class DistanceTerm { kDistance, kNormal, kEikonal };
+enum class DistanceTerm { kDistance, kNormal, kEikonal, kOccupancy };
 
 // values [samples, rows, evaluations] of a field at each query itself and, of
 // seven evaluations, a step further and a step back along x, y and z. queries
