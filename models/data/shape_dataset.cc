@@ -50,16 +50,6 @@ class ShapeDataset final : public Dataset {
     std::iota(shapes_.begin(), shapes_.end(), 0);
   }
 
-  // Samples are meshes from now on, but for those of longer sequences, whose
-  // number it returns.
-  int64_t KeepSequences(const MeshSequenceOptions& sequences) {
-    sequences_ = sequences;
-    return static_cast<int64_t>(std::erase_if(shapes_, [this](int64_t shape) {
-      return static_cast<int64_t>(TokensOf(cache_.Read(shape)).size()) >
-             sequences_->most_tokens;
-    }));
-  }
-
   struct LeftOut {
     int64_t larger = 0;
     int64_t empty = 0;
@@ -67,6 +57,28 @@ class ShapeDataset final : public Dataset {
     int64_t least = std::numeric_limits<int64_t>::max();
     int64_t most = 0;
   };
+  // Samples are meshes from now on, but for those of longer sequences, and of
+  // none: faces whose corners share a cell of the grid are none.
+  LeftOut KeepSequences(const MeshSequenceOptions& sequences) {
+    sequences_ = sequences;
+    LeftOut left_out;
+    std::erase_if(shapes_, [&](int64_t shape) {
+      const MeshTokenFormat& format = sequences_->format;
+      const QuantizedMesh mesh =
+          Quantize(cache_.Read(shape).mesh(), format.bits);
+      if (mesh.faces.empty()) {
+        ++left_out.empty;
+        return true;
+      }
+      const bool larger =
+          static_cast<int64_t>(EncodeMesh(format, mesh).size()) >
+          sequences_->most_tokens;
+      left_out.larger += larger;
+      return larger;
+    });
+    return left_out;
+  }
+
   // Leaves out the shapes of more voxels than a sample has, and of none.
   LeftOut KeepVoxels() {
     enum Verdict : uint8_t { kFits, kLarger, kEmpty };
@@ -218,8 +230,16 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSequences(
   }
   const int64_t all = cache.size();
   auto dataset = std::make_unique<ShapeDataset>(std::move(cache), options);
-  const int64_t longer = dataset->KeepSequences(*options.sequences);
-  if (longer == all) {
+  const auto left_out = dataset->KeepSequences(*options.sequences);
+  const int64_t longer = left_out.larger, without_faces = left_out.empty;
+  if (without_faces == all) {
+    return InvalidArgument(
+        "data.shapes.sequences.bits: found {}, expected as many as leave one "
+        "of the {} meshes of {} a face: corners of a face that share a cell "
+        "make it none",
+        options.sequences->format.bits, all, options.folder);
+  }
+  if (longer + without_faces == all) {
     return InvalidArgument(
         "data.shapes.sequences.tokens: found {}, expected as many as one of "
         "the {} meshes of {} takes",
@@ -229,6 +249,11 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSequences(
     LOG(WARNING) << options.folder << ": " << longer << " of " << all
                  << " meshes take more than " << options.sequences->most_tokens
                  << " tokens and are left out (data.shapes.sequences.tokens)";
+  }
+  if (without_faces > 0) {
+    LOG(WARNING) << options.folder << ": " << without_faces << " of " << all
+                 << " meshes have no face whose corners lie in three cells and "
+                    "are left out (data.shapes.sequences.bits)";
   }
   return dataset;
 }

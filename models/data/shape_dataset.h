@@ -21,7 +21,8 @@ namespace trireme {
 
 struct MeshSequenceOptions {
   MeshTokenFormat format;
-  // Shapes whose sequences are longer are none of the samples.
+  // Shapes whose sequences are longer, or whose faces are none on the grid, are
+  // none of the samples.
   int64_t most_tokens = 0;
 };
 

@@ -323,6 +323,15 @@ TEST_F(ShapeDatasetTest, VoxelsArePaddedAtTheirEnd) {
             (std::vector<int32_t>{0, 2}));
 }
 
+// Each of its ends lies on one side of the middle, where cells meet.
+Mesh NeedleMesh() {
+  Mesh mesh = BoxMesh({0, 0, 0}, {1, 0.001F, 0.001F});
+  for (Vector3f& vertex : mesh.vertices) {
+    if (vertex.x > 0) vertex = vertex + Vector3f{0, 0.003F, 0.003F};
+  }
+  return mesh;
+}
+
 // A mesh that takes more tokens than the model sees is left out, and does not
 // come up in the middle of a run.
 TEST_F(ShapeDatasetTest, ASampleIsAMeshsTokens) {
@@ -366,6 +375,27 @@ TEST_F(ShapeDatasetTest, ASampleIsAMeshsTokens) {
                       "as one of the 2 meshes"),
             std::string::npos)
       << open(5).status();
+  // All corners share two cells: it would teach to end at once.
+  Write("square/needle.obj", NeedleMesh());
+  const std::string with_needle = WriteCache("with_needle", 0);
+  ASSERT_EQ(ShapeCache::Open(with_needle)->size(), 3);
+  const auto without_it =
+      OpenShapeDataset({.folder = with_needle,
+                        .sequences = MeshSequenceOptions{.format = format,
+                                                         .most_tokens = 1000}});
+  ASSERT_TRUE(without_it.ok()) << without_it.status();
+  EXPECT_EQ((*without_it)->size(), 2);
+  source_ = root_ + "/needles";
+  Write("needle.obj", NeedleMesh());
+  EXPECT_NE(
+      MessageOf(OpenShapeDataset(
+                    {.folder = WriteCache("needles", 0),
+                     .sequences = MeshSequenceOptions{.format = format,
+                                                      .most_tokens = 99}})
+                    .status())
+          .find("data.shapes.sequences.bits: found 6, expected as many as"),
+      std::string::npos);
+  source_ = root_ + "/source";
   mesh_faces_ = 0;
   EXPECT_NE(MessageOf(OpenShapeDataset({.folder = WriteCache("without", 0),
                                         .sequences = MeshSequenceOptions()})
