@@ -56,6 +56,7 @@ Json ToJson(const LatentCache& cache) {
                {"pictures_per_shard", cache.samples_per_shard}};
   // The name of a field is that of the first kind of samples there was.
   if (cache.of_sets) json["sets"] = true;
+  if (cache.skips_smaller) json["skips_smaller"] = true;
   if (cache.format.views > 1) json["views"] = cache.format.views;
   if (cache.format.extra_channels > 0) {
     json["extra_channels"] = cache.format.extra_channels;
@@ -162,6 +163,7 @@ absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
   cache.samples_per_shard =
       description.Whole("pictures_per_shard", kMostSamples);
   cache.of_sets = description.Flag("sets");
+  cache.skips_smaller = description.Flag("skips_smaller");
   cache.format.lattice = description.WholeIfAny("lattice", kMostSide);
   cache.format.sizes = description.Sizes("sizes");
   cache.format.views = description.WholeOr("views", 1, kMostSide);
@@ -198,6 +200,7 @@ class Writer {
     cache_.weights_checksum = encoder_.weights_checksum;
     cache_.format = encoder_.format;
     cache_.of_sets = encoder_.of_sets;
+    cache_.skips_smaller = encoder_.skips_smaller;
     cache_.samples = samples_.size();
     cache_.samples_hash = samples_.IndexHash();
     const int64_t each =

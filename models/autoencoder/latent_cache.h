@@ -26,6 +26,8 @@ struct LatentCache {
   LatentFormat format;
   // LatentEncoder::of_sets.
   bool of_sets = false;
+  // LatentEncoder::skips_smaller.
+  bool skips_smaller = false;
   // What was to be encoded, and in how many shards it lies.
   int64_t samples = 0;
   uint64_t samples_hash = 0;  // Dataset::IndexHash

@@ -35,6 +35,8 @@ struct LatentEncoder {
   // Whether latents are sets [channels, height, 1] of `channels` tokens, not
   // pictures.
   bool of_sets = false;
+  // Whether pictures that are smaller than every size cannot be encoded.
+  bool skips_smaller = false;
   // Errors: a sample without what is encoded; out of memory, which stays the
   // device's status.
   std::function<absl::StatusOr<LatentPosterior>(const Sample&)> encode;

@@ -102,6 +102,7 @@ absl::StatusOr<LatentEncoder> PictureLatentEncoder(
       .autoencoder = std::filesystem::absolute(folder, error).native(),
       .weights_checksum = files->Checksum(),
       .format = FormatOf(config, sizes),
+      .skips_smaller = !enlarge,
       .encode = [autoencoder, sizes = Sizes{std::move(sizes), enlarge},
                  &device](const Sample& sample) {
         return EncodePicture(*autoencoder, sizes, device, sample);

@@ -229,6 +229,9 @@ expect_error "channels: found 2, expected 3: the latents are of other" \
 # Those of two sizes do not go on with one.
 expect_error "expected none: the latents are of other pictures" \
   "$trireme" data --latents sd shapes sized --size 8x8
+# Nor do those without small pictures go on with them.
+expect_error "skips_smaller: found true, expected none" \
+  "$trireme" data --latents sd shapes sized --size 4x12 --size 8x8 --enlarge
 expect_error "found an autoencoder of 3 channels, expected 2" \
   "$trireme" sample whole --out other.png --vae flux
 expect_error "data.resolution: found 8, expected 4, as the latents have" \
