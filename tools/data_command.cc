@@ -41,7 +41,6 @@
 #include "tools/size_option.h"
 #include "trainer/memory_limit.h"
 #include "trainer/run/shape_latents.h"
-#include "trainer/run/voxel_model.h"
 
 namespace trireme {
 namespace {
@@ -175,7 +174,6 @@ absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
           "--latent_tokens: found with an autoencoder of sparse voxels, "
           "expected without it: a shape has one latent a cell");
     }
-    if (voxels.has_value()) return VoxelLatentEncoder(autoencoder, device);
     int64_t tokens = 0;
     if (arguments.Has("latent_tokens")) {
       ASSIGN_OR_RETURN(tokens, AtLeastOne(arguments, "latent_tokens", 1 << 16));

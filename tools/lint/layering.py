@@ -21,8 +21,21 @@ FLOORS = {
     "tools": 6,
 }
 
+# All but the folders that serve every family; benchmarks and tests may.
+MAY_NAME_FAMILIES = re.compile(
+    r"(?!(parallel|scheduler|trainer|tools)/)|tools/bench/|"
+    r".*_test(ing)?\.(cc|h)$")
+WHY_NOT_FAMILIES = ("a family is known by models/family.h and by the tables "
+                    "beside it")
+
 # (headers, paths that may include them, why)
 CONFINED = [
+    # Families share the folders that are named; sequences of meshes' tokens are
+    # data.
+    (re.compile(r"models/(?!(autoencoder|data|image|metrics|objective|sampling|"
+                r"shape|transformer|weights)/|mesh_tokens/mesh_tokens\.h$)"
+                r"\w+/"),
+     MAY_NAME_FAMILIES, WHY_NOT_FAMILIES),
     (re.compile(r"mpi(-ext)?\.h$"),
      re.compile(r"runtime/comm/mpi/|tests/mpi_main\.cc$"),
      "MPI is used through Communicator; its header belongs to "
@@ -57,6 +70,8 @@ CONFINED_WORDS = [
                 r".*_test(ing)?\.(cc|h)$"),
      "elements are reached where they lie by kernels and messages only; "
      "elsewhere by Upload and Download (runtime/device/host.h)"),
+    (re.compile(r"\bmodel(?:\(\))?\.((?:has|mutable)_\w+)\("),
+     MAY_NAME_FAMILIES, WHY_NOT_FAMILIES),
     (re.compile(r"(<<<|__shared__|\basm\b)"),
      re.compile(r"(?!runtime/ops/cuda/)"),
      "kernels compile for the emulated GPU, too: Launch, KERNEL_SHARED and "

@@ -66,6 +66,21 @@ class LayeringTest(unittest.TestCase):
             self.assertEqual(lines("runtime/autograd/tape.cc", text), [1])
         self.assertEqual(lines("parallel/layers.cc", "// Not raw_data."), [])
 
+    def test_what_serves_all_families_names_none(self):
+        for text in ('#include "models/swin/swin_config.h"',
+                     "if (job.model().has_swin()) return 2;",
+                     "found.described.model.mutable_shape_vae();"):
+            for path in ("trainer/run/prepare.cc", "tools/launch_command.cc",
+                         "parallel/layers.h"):
+                self.assertEqual(lines(path, text), [1])
+            self.assertEqual(lines("models/resolve.cc", text), [])
+            self.assertEqual(lines("tools/bench/training_step.cc", text), [])
+            self.assertEqual(lines("trainer/train_test.cc", text), [])
+        for header in ("models/family.h", "models/shape/mesh.h",
+                       "models/mesh_tokens/mesh_tokens.h"):
+            self.assertEqual(
+                lines("trainer/job.cc", f'#include "{header}"'), [])
+
     def test_scheduler_uses_of_runtime_its_core_only(self):
         for header in ("runtime/device/tensor.h", "runtime/comm/communicator.h",
                        "runtime/telemetry/progress.h"):

@@ -6,6 +6,8 @@
 
 #include "fmt/format.h"
 #include "models/autoencoder/autoencoder.h"
+#include "models/autoencoder/field_autoencoder.h"
+#include "models/data/latents.h"
 #include "models/data/sample_order.h"
 #include "models/data/views.h"
 #include "models/image/tile.h"
@@ -15,13 +17,11 @@
 #include "models/shape/view_channels.h"
 #include "models/shape/volume_tokens.h"
 #include "models/shape/voxel_tokens.h"
-#include "models/shape_vae/shape_autoencoder.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
 #include "trainer/data_config.h"
 #include "trainer/run/shape_latents.h"
-#include "trainer/run/voxel_model.h"
 #include "trainer/sampling/picture_medium.h"
 #include "trainer/sampling/shape_medium.h"
 
@@ -210,80 +210,37 @@ ShapeMedium::MeshOf SequenceMeshOf(const MeshTokenFormat& format) {
   };
 }
 
+std::string LatentsText(int64_t channels, int64_t lattice) {
+  return lattice > 0
+             ? fmt::format("{} channels on a grid of {}", channels, lattice)
+             : fmt::format("{} channels", channels);
+}
+
+// At the places that a sample was drawn for, where latents have some.
 absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
                                                    Device& device) {
   ASSIGN_OR_RETURN(
-      std::shared_ptr<const ShapeAutoencoder> autoencoder,
-      OpenShapeAutoencoder(latents.autoencoder(), latents.tokens(), device));
-  if (autoencoder->config().channels != latents.token_channels()) {
+      const std::shared_ptr<const FieldAutoencoder> autoencoder,
+      OpenFieldAutoencoder(latents.autoencoder(), latents.tokens(), device));
+  const LatentFormat format = autoencoder->latents();
+  if (format.height != latents.token_channels() ||
+      format.lattice != latents.lattice()) {
     return FailedPrecondition(
-        "{}: found an autoencoder of {} channels, expected {}, as the latents "
-        "have",
-        latents.autoencoder(), autoencoder->config().channels,
-        latents.token_channels());
+        "{}: found an autoencoder of {}, expected {}, as the latents have",
+        latents.autoencoder(), LatentsText(format.height, format.lattice),
+        LatentsText(latents.token_channels(), latents.lattice()));
   }
   return [autoencoder, latents](
              std::span<const float> sample,
-             const Sample& /*prompt*/) -> absl::StatusOr<PointFunction> {
-    ASSIGN_OR_RETURN(std::shared_ptr<const ShapeAutoencoder::Field> field,
-                     autoencoder->Decode(Unscaled(sample, latents)));
-    return [autoencoder, field](std::span<const Vector3f> points,
-                                std::span<float> values) {
-      return field->Distances(points, values);
+             const Sample& prompt) -> absl::StatusOr<PointFunction> {
+    ASSIGN_OR_RETURN(PointFunction field,
+                     autoencoder->Decode(Unscaled(sample, latents), prompt));
+    // The field refers to the autoencoder.
+    return [autoencoder, field = std::move(field)](
+               std::span<const Vector3f> points, std::span<float> values) {
+      return field(points, values);
     };
   };
-}
-
-// Of latents at the cells that a sample was drawn for.
-absl::StatusOr<ShapeMedium::FieldOf> VoxelLatentFieldOf(const Latents& latents,
-                                                        Device& device) {
-  ASSIGN_OR_RETURN(
-      const VoxelDecoder decoder,
-      OpenVoxelDecoder(latents.autoencoder(), latents.tokens(), device));
-  const SparseVaeConfig& config = decoder.autoencoder->config();
-  if (config.channels != latents.token_channels() ||
-      config.resolution_of(config.levels) != latents.lattice()) {
-    return FailedPrecondition(
-        "{}: found an autoencoder of {} channels on a grid of {}, expected {} "
-        "and {}, as the latents have",
-        latents.autoencoder(), config.channels,
-        config.resolution_of(config.levels), latents.token_channels(),
-        latents.lattice());
-  }
-  return [decoder, latents](
-             std::span<const float> sample,
-             const Sample& prompt) -> absl::StatusOr<PointFunction> {
-    ASSIGN_OR_RETURN(
-        const VoxelAutoencoder::Decoded decoded,
-        decoder.autoencoder->Decode(prompt.voxels, Unscaled(sample, latents)));
-    ASSIGN_OR_RETURN(
-        VolumeField volume,
-        VoxelField(decoded.voxels, decoded.features, decoder.voxels));
-    return DistancesOf(std::move(volume));
-  };
-}
-
-absl::Status RehearseVoxels(const Latents& latents, Device& dry) {
-  ASSIGN_OR_RETURN(
-      const VoxelDecoder decoder,
-      RehearseVoxelDecoder(latents.autoencoder(), latents.tokens(), dry));
-  const int32_t place[] = {0, 0, 0};
-  const std::vector<float> latent(latents.token_channels());
-  return decoder.autoencoder->Decode(place, latent).status();
-}
-
-absl::Status RehearseShapes(const Latents& latents, Device& dry) {
-  ASSIGN_OR_RETURN(ShapeVaeConfig config,
-                   ShapeVaeConfigOf(latents.autoencoder()));
-  config.latents = latents.tokens();
-  config.points = std::max(config.points, config.latents);
-  const auto autoencoder = ShapeAutoencoder::WithoutValues(config, dry);
-  ASSIGN_OR_RETURN(const auto field, autoencoder->Decode(std::vector<float>(
-                                         config.latents * config.channels)));
-  // A block of points, as marching cubes asks for many.
-  const std::vector<Vector3f> points(ShapeAutoencoder::kMostTogether);
-  std::vector<float> values(points.size());
-  return field->Distances(points, values);
 }
 
 }  // namespace
@@ -331,9 +288,7 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
   }
   if (data.latents().tokens() > 0) {
     ASSIGN_OR_RETURN(ShapeMedium::FieldOf field,
-                     data.latents().lattice() > 0
-                         ? VoxelLatentFieldOf(data.latents(), device)
-                         : LatentFieldOf(data.latents(), device));
+                     LatentFieldOf(data.latents(), device));
     return std::make_unique<ShapeMedium>(samples, std::move(field), kept,
                                          files);
   }
@@ -355,8 +310,12 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
 absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
                               Device& dry) {
   if (!data.has_latents()) return absl::OkStatus();
-  if (data.latents().lattice() > 0) return RehearseVoxels(data.latents(), dry);
-  if (data.latents().tokens() > 0) return RehearseShapes(data.latents(), dry);
+  if (data.latents().tokens() > 0) {
+    ASSIGN_OR_RETURN(const auto autoencoder,
+                     RehearseFieldAutoencoder(data.latents().autoencoder(),
+                                              data.latents().tokens(), dry));
+    return autoencoder->RehearseDecoding();
+  }
   // Nothing is decoded.
   if (data.latents().autoencoder().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const AutoencoderConfig config,

@@ -199,10 +199,9 @@ absl::Status ShapeMedium::Write(const std::string& path,
       for (Image& view : RenderTurntable(*mesh, files_.views, kView)) {
         images.push_back(std::move(view));
       }
-      RETURN_IF_ERROR(
-          WriteMesh(fmt::format("{}/{:02}_{}_{}.{}", folder, row,
-                                FileName(name), i, files_.format),
-                    *mesh));
+      RETURN_IF_ERROR(WriteMesh(fmt::format("{}/{:02}_{}_{}.{}", folder, row,
+                                            FileName(name), i, files_.format),
+                                *mesh));
     }
   }
   if (empty > 0) {
