@@ -72,7 +72,7 @@ class LayeringTest(unittest.TestCase):
                      "found.described.model.mutable_shape_vae();"):
             for path in ("trainer/run/prepare.cc", "tools/launch_command.cc",
                          "parallel/layers.h"):
-                self.assertEqual(lines(path, text), [1])
+                self.assertIn(1, lines(path, text))
             self.assertEqual(lines("models/resolve.cc", text), [])
             self.assertEqual(lines("tools/bench/training_step.cc", text), [])
             self.assertEqual(lines("trainer/train_test.cc", text), [])
