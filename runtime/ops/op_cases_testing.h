@@ -1,5 +1,9 @@
 // Every op on operands large enough to be worth several threads: one list for
-// all tables of kernels.
+// all tables of kernels. Ops of backward passes are among them, and differences
+// of their forwards are not taken again here: in fp64 on the host, by the very
+// kernels that every result is held against, runtime/autograd's tests compare
+// each gradient with differences, which lower types and other devices round too
+// much for.
 
 #ifndef TRIREME_RUNTIME_OPS_OP_CASES_TESTING_H_
 #define TRIREME_RUNTIME_OPS_OP_CASES_TESTING_H_
