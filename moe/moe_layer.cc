@@ -215,6 +215,11 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
   if (tokens.global_batch > 0) {
     tape.Report(name_, CountsOf(routing.experts, shape.dim(0), config_.experts,
                                 tokens, ComputeDType(x.value().dtype())));
+    if (routing.demanded.defined() && tokens.kinds.empty()) {
+      tape.Report(name_ + kDemandedRoutes,
+                  CountsOf(routing.demanded, shape.dim(0), config_.experts,
+                           tokens, ComputeDType(x.value().dtype())));
+    }
   }
   const Variable flat =
       Reshape(tape, x.variable, {shape.dim(0) * shape.dim(1), shape.dim(2)});

@@ -16,6 +16,9 @@ inline constexpr int32_t kPaddingPosition = -1;
 inline constexpr int64_t kRouteKinds = 16;
 inline constexpr int32_t kNoRouteKind = -1;
 
+// Behind a layer's name: its routes before capacities drop any.
+inline constexpr char kDemandedRoutes[] = ".demanded";
+
 struct MoeTokens {
   // Of each of a sample's tokens on this rank its position in the sample, by
   // which ranks agree on an order of what they hold together. Empty: the rank

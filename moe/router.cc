@@ -169,6 +169,10 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
         CountRoutes(tape, routing.weights, *bias_, choices.demanded);
   }
   routing.experts = choices.routed;
+  if (config_.capacity_factor > 0 &&
+      config_.choice != MoeConfig::Choice::kExperts) {
+    routing.demanded = choices.demanded;
+  }
   routing.most_of_expert = samples * local;
   if (config_.chooses_by_sample()) {
     routing.most_of_expert =

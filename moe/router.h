@@ -45,6 +45,8 @@ namespace trireme {
 struct Routing {
   Variable weights;  // [t, k] of the compute type
   Tensor experts;    // int32 [t, k]; −1 goes nowhere
+  // The same before capacities drop any; undefined where none can be.
+  Tensor demanded;
   // Routes of this rank's tokens that any one expert has at most.
   int64_t most_of_expert = 0;
 };

@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
+#include "moe/moe_tokens.h"
 #include "runtime/comm/forwarding_testing.h"
 #include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -162,6 +163,22 @@ TEST(RankModel, CountsRoutesOfExpertsOnceInAllMicrobatches) {
         << layer;
   }
   EXPECT_EQ(counts(2), one);
+
+  // What capacities drop is told from what was asked for.
+  config.moe->capacity_factor = 1;
+  setup.family = MakeDitFamily(config);
+  const auto capped = counts(1);
+  const auto all = [&](const std::string& name) {
+    const std::vector<double>& routes = capped.at(name);
+    return std::accumulate(routes.begin(), routes.end(), 0.0);
+  };
+  for (const std::string layer : {"blocks.0.moe", "blocks.1.moe"}) {
+    EXPECT_EQ(all(layer + kDemandedRoutes),
+              2.0 * 8 * static_cast<double>(tokens));
+    EXPECT_LT(all(layer), all(layer + kDemandedRoutes));
+    EXPECT_GT(all(layer), 0);
+  }
+  EXPECT_EQ(counts(2), capped);
 }
 
 // A user reads from these where a step's time goes: a wait that is counted as

@@ -10,6 +10,7 @@
 
 #include "fmt/format.h"
 #include "models/objective/objective.h"
+#include "moe/moe_tokens.h"
 #include "scheduler/pieces/model_shape.h"
 #include "trainer/model_shape_of.h"
 
@@ -65,6 +66,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
   }
   if (!metrics.expert_shares.empty()) {
     json["expert_shares"] = metrics.expert_shares;
+  }
+  if (metrics.dropped_share.has_value()) {
+    json["dropped_share"] = *metrics.dropped_share;
   }
   if (metrics.validation_loss.has_value()) {
     json["validation_loss"] = *metrics.validation_loss;
@@ -127,6 +131,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
       scalars.emplace_back(fmt::format("experts/{}/{}", layer, expert),
                            shares[expert]);
     }
+  }
+  if (metrics.dropped_share.has_value()) {
+    scalars.emplace_back("experts/dropped_share", *metrics.dropped_share);
   }
   if (metrics.validation_loss.has_value()) {
     scalars.emplace_back("validation/loss", *metrics.validation_loss);
@@ -273,17 +280,25 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       of_tokens != result.losses.end()) {
     metrics.perplexity = std::exp(of_tokens->second);
   }
+  double demanded = 0, dropped = 0;
   for (const auto& [layer, counts] : result.counts) {
     const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
     if (layer == kHitCounts) {
       if (all > 0) metrics.accuracy = counts.back() / all;
       continue;
     }
+    if (layer.ends_with(kDemandedRoutes)) {
+      demanded += all;
+      dropped += all;
+      continue;
+    }
+    if (result.counts.contains(layer + kDemandedRoutes)) dropped -= all;
     std::vector<double>& shares = metrics.expert_shares[layer];
     for (const double count : counts) {
       shares.push_back(all > 0 ? count / all : 0);
     }
   }
+  if (demanded > 0) metrics.dropped_share = dropped / demanded;
   metrics.gradient_norm = result.gradient_norm;
   if (model_.setup().loss_scale.enabled) {
     metrics.loss_scale = result.loss_scale;

@@ -29,6 +29,8 @@ struct StepMetrics {
   std::map<std::string, double> auxiliary_losses;
   // By layer, the share of its routes that each of its experts has.
   std::map<std::string, std::vector<double>> expert_shares;
+  // Where experts have capacities, the share of all routes that they dropped.
+  std::optional<double> dropped_share;
   // Of rows to experts that went to a node once, the copies' (all ranks).
   int64_t deduplicated_bytes = 0;
   // Of samples that are held out, after the step, where they were measured.
@@ -103,11 +105,12 @@ struct StepMetrics {
 // "validation_loss" where there is one, with "validation_loss_by_size" where
 // pictures come in several, of sequences "perplexity", of classes "accuracy"
 // and "validation_accuracy", with experts
-// "expert_shares", where rows go to nodes once "deduplicated_bytes", with fp16
-// "loss_scale" and "skipped_steps", and once there are any "left_out_steps" and
-// "roll_backs"; "left_out": true of a step that was; after a look for them
-// "stragglers"; where pictures come in several sizes "picture_size" ("HxW") and
-// "sample_tokens"; with offload "offload" (offload_figures.h).
+// "expert_shares", where those drop routes "dropped_share", where rows go to
+// nodes once "deduplicated_bytes", with fp16 "loss_scale" and "skipped_steps",
+// and once there are any "left_out_steps" and "roll_backs"; "left_out": true of
+// a step that was; after a look for them "stragglers"; where pictures come in
+// several sizes "picture_size" ("HxW") and "sample_tokens"; with offload
+// "offload" (offload_figures.h).
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.

@@ -86,6 +86,7 @@ absl::StatusOr<Measured> MeasureOf(RankModel& model, const Batch& local_batch,
   const bool by_kinds = !objective.RouteKinds(local_batch).empty();
   std::vector<double> sums = {measured.loss};
   for (const auto& [name, length] : model.counts()) {
+    if (name.ends_with(kDemandedRoutes)) continue;
     const bool of_routes = name != kHitCounts;
     const std::vector<double> own = SumOfReports(
         reports, name, of_routes && by_kinds ? kRouteKinds * length : length);
@@ -97,6 +98,7 @@ absl::StatusOr<Measured> MeasureOf(RankModel& model, const Batch& local_batch,
   measured.loss = sums.front();
   auto next = sums.begin() + 1;
   for (const auto& [name, length] : model.counts()) {
+    if (name.ends_with(kDemandedRoutes)) continue;
     std::vector<double>& counts =
         name == kHitCounts ? measured.hits : measured.routes[name];
     std::copy_n(next, counts.size(), counts.begin());
