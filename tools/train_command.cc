@@ -18,6 +18,7 @@
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "runtime/core/stop_signals.h"
+#include "scheduler/cluster/known_products.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/device_option.h"
@@ -97,15 +98,31 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
   return options;
 }
 
+// Of matrix products in the job's type, by the data sheet; 0: unknown.
+double PeakFlops(const ComputeDevice& device, const Job& job) {
+  if (device.kind() == DeviceKind::kCpu) return 0;
+  // "cuda:0 (PRODUCT)".
+  const std::string& text = device.text();
+  const size_t begin = text.find('(') + 1;
+  const int64_t element_bytes = job.precision() == Job::FP64   ? 8
+                                : job.precision() == Job::FP32 ? 4
+                                                               : 2;
+  return PeakFlopsOfProduct(text.substr(begin, text.rfind(')') - begin),
+                            element_bytes)
+      .value_or(0);
+}
+
 // What becomes of a rank whose launch does not count on it any more.
 RankReporter::Options ReporterOptions(const CoordinatorOfRank& coordinator,
                                       const MpiWorld& world,
-                                      const StopSignals& signals) {
+                                      const StopSignals& signals,
+                                      double peak_flops) {
   const std::string& endpoint = coordinator.address.endpoint;
   const int rank = world.world_rank();
   return {.coordinator = coordinator,
           .rank = rank,
           .world_size = world.world_size(),
+          .peak_flops = peak_flops,
           .given_up =
               [rank, &signals] {
                 // It saves what it has.
@@ -193,7 +210,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
       CoordinatorInEnvironment();
   std::optional<RankReporter> reporter;
   if (coordinator.has_value()) {
-    reporter.emplace(ReporterOptions(*coordinator, **world, signals));
+    reporter.emplace(ReporterOptions(*coordinator, **world, signals,
+                                     PeakFlops(*device, options->job)));
     options->listener = [&](const StepMetrics& metrics, int64_t steps) {
       reporter->Note(metrics, steps);
     };

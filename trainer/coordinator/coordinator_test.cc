@@ -395,7 +395,23 @@ TEST(StatusTextTest, FitsEightyColumnsAndNamesWhoIsSlowOrSilent) {
   last.add_stragglers(
       "the link of rank 1 (b) and rank 2 (c) moves 12 MB/s, the median of 5 "
       "other links between hosts 900 MB/s");
+  ExpertFigures& experts = *last.mutable_experts();
+  experts.set_layer("blocks.10.moe");
+  experts.set_expert(127);
+  experts.set_load(3.25);
+  experts.set_dropped_share(0.0123);
+  // Of devices that are not known there is no MFU.
+  EXPECT_THAT(StatusText(status), Not(HasSubstr("MFU")));
+  for (int rank = 0; rank < status.ranks_size(); ++rank) {
+    // Unlike ones add up.
+    status.mutable_ranks(rank)->mutable_report()->set_peak_flops(
+        rank % 2 == 0 ? 1e12 : 3e12);
+  }
+  EXPECT_THAT(StatusText(status), HasSubstr("MFU 20.0 %"));
   const std::string text = StatusText(status, /*peak_flops=*/1e12);
+  EXPECT_THAT(text, HasSubstr("experts blocks.10.moe: expert 127 has 3.25 "
+                              "times the mean's routes\n        1.2 % of all "
+                              "routes dropped\n"));
   EXPECT_THAT(text, AllOf(HasSubstr("        █"), HasSubstr("▁\n")));
   EXPECT_THAT(text, HasSubstr("        the link of rank 1 (b) and rank 2 (c)"));
   EXPECT_THAT(text, AllOf(HasSubstr("health  2 steps left out, 1 times back"),

@@ -13,6 +13,19 @@
 namespace trireme {
 namespace {
 
+void FindMostLoaded(const StepMetrics& metrics, ExpertFigures& figures) {
+  for (const auto& [layer, shares] : metrics.expert_shares) {
+    const auto most = std::max_element(shares.begin(), shares.end());
+    if (most == shares.end()) continue;
+    const double load = *most * static_cast<double>(shares.size());
+    if (load <= figures.load()) continue;
+    figures.set_layer(layer);
+    figures.set_expert(static_cast<int32_t>(most - shares.begin()));
+    figures.set_load(load);
+  }
+  figures.set_dropped_share(metrics.dropped_share.value_or(0));
+}
+
 StepFigures FiguresOf(const StepMetrics& metrics) {
   StepFigures figures;
   figures.set_step(metrics.step);
@@ -32,6 +45,9 @@ StepFigures FiguresOf(const StepMetrics& metrics) {
                                       metrics.exposed_s.end());
   figures.mutable_auxiliary_losses()->insert(metrics.auxiliary_losses.begin(),
                                              metrics.auxiliary_losses.end());
+  if (!metrics.expert_shares.empty()) {
+    FindMostLoaded(metrics, *figures.mutable_experts());
+  }
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     (*figures.mutable_peak_bytes())[std::string(MemoryCategoryName(
         static_cast<MemoryCategory>(i)))] = metrics.peak_bytes[i];
@@ -50,6 +66,7 @@ RankReporter::RankReporter(Options options)
   report_.set_start(options_.coordinator.start);
   report_.set_host(host.data());
   report_.set_process(getpid());
+  report_.set_peak_flops(options_.peak_flops);
   thread_ = std::thread([this] { Run(); });
 }
 

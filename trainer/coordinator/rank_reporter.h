@@ -22,6 +22,8 @@ class RankReporter {
     CoordinatorOfRank coordinator;
     int rank = 0;
     int world_size = 1;
+    // RankReport's.
+    double peak_flops = 0;
     // Called from the reporter's thread, at most once, where this rank is
     // given up and whom it waits for will not come: the ranks were started
     // again without it, or, `hears_far` away, nobody has answered for

@@ -139,6 +139,35 @@ std::string AuxiliaryText(const StepFigures& step) {
   return fmt::format("of it   {}\n", text);
 }
 
+// Nothing without experts.
+std::string ExpertsText(const StepFigures& step) {
+  if (!step.has_experts()) return "";
+  const ExpertFigures& experts = step.experts();
+  std::string text = fmt::format(
+      "experts {:.24}: expert {} has {:.3g} times "
+      "the mean's routes",
+      experts.layer(), experts.expert(), experts.load());
+  if (experts.dropped_share() > 0) {
+    text += fmt::format("\n        {:.2g} % of all routes dropped",
+                        100 * experts.dropped_share());
+  }
+  return text + "\n";
+}
+
+// Of all ranks together; nothing where one's is not known.
+std::optional<double> PeakOf(const JobStatus& status) {
+  double sum = 0;
+  for (const RankStatus& rank : status.ranks()) {
+    const RankReport& report = rank.report();
+    if (report.peak_flops() <= 0 ||
+        report.world_size() != status.ranks_size()) {
+      return std::nullopt;
+    }
+    sum += report.peak_flops();
+  }
+  return sum;
+}
+
 // As many as it takes, below a title.
 std::string Lines(const std::string& text) {
   std::string lines;
@@ -204,15 +233,17 @@ std::string StatusText(const JobStatus& status,
       last.loss(), last.gradient_norm(), last.learning_rate());
   text += fmt::format("        {}\n", Curve(status));
   if (!last.auxiliary_losses().empty()) text += AuxiliaryText(last);
+  const std::optional<double> peak =
+      peak_flops.has_value() ? *peak_flops * std::max(1, first.world_size())
+                             : PeakOf(status);
   text += fmt::format(
       "speed   {:.4g} s a step, {:.4g} samples/s, {:.4g} TFLOP/s{}\n",
       last.step_s(), last.samples_per_s(), last.model_flops_per_s() / 1e12,
-      peak_flops.has_value()
-          ? fmt::format(", MFU {:.1f} %",
-                        100 * last.model_flops_per_s() /
-                            (*peak_flops * std::max(1, first.world_size())))
-          : "");
+      peak.has_value() ? fmt::format(", MFU {:.1f} %",
+                                     100 * last.model_flops_per_s() / *peak)
+                       : "");
   text += fmt::format("time    {}\n", Shares(last));
+  text += ExpertsText(last);
   int64_t bytes = 0;
   for (const auto& [category, held] : last.peak_bytes()) bytes += held;
   text += fmt::format("memory  at most {} on a rank\n", BytesText(bytes));

@@ -11,8 +11,9 @@
 namespace trireme {
 
 // How far it is and how long it will take, loss, speed, where the time goes,
-// memory, the ranks that compute longest and those that are silent.
-// `peak_flops`: one rank's, for the model FLOPs utilization (MFU).
+// memory, the most loaded expert, the ranks that compute longest and those that
+// are silent. `peak_flops`: one rank's, for the model FLOPs utilization (MFU);
+// without it what all ranks report of their devices, if they do.
 std::string StatusText(const JobStatus& status,
                        std::optional<double> peak_flops = std::nullopt);
 

@@ -1,0 +1,46 @@
+#include "scheduler/cluster/known_products.h"
+
+#include <array>
+#include <string>
+
+#include "scheduler/cluster/cluster.h"
+#include "scheduler/cluster/cluster.pb.h"
+
+namespace trireme {
+namespace {
+
+struct Product {
+  std::string_view name;
+  std::string_view device;  // ClusterPreset's
+};
+
+// A100s have one peak whatever their form.
+constexpr std::array<Product, 9> kProducts = {{
+    {"NVIDIA A100-SXM4-40GB", "A100"},
+    {"NVIDIA A100-SXM4-80GB", "A100"},
+    {"NVIDIA A100-PCIE-40GB", "A100"},
+    {"NVIDIA A100-PCIE-80GB", "A100"},
+    {"NVIDIA A100 80GB PCIe", "A100"},
+    {"NVIDIA H100 80GB HBM3", "H100"},
+    {"NVIDIA H200", "H200"},
+    {"NVIDIA B200", "B200"},
+    {"NVIDIA GeForce RTX 4090", "RTX4090"},
+}};
+
+}  // namespace
+
+std::optional<double> PeakFlopsOfProduct(std::string_view product,
+                                         int64_t element_bytes) {
+  for (const Product& known : kProducts) {
+    if (known.name != product) continue;
+    const auto cluster = DescribeCluster({.device = std::string(known.device),
+                                          .nodes = 1,
+                                          .devices_per_node = 1});
+    if (!cluster.ok()) return std::nullopt;
+    if (element_bytes == 2) return cluster->devices(0).peak_bf16_flops();
+    if (element_bytes == 4) return cluster->devices(0).peak_fp32_flops();
+  }
+  return std::nullopt;
+}
+
+}  // namespace trireme

@@ -1,0 +1,21 @@
+// Which of the known devices (ClusterPreset) a product is.
+
+#ifndef TRIREME_SCHEDULER_CLUSTER_KNOWN_PRODUCTS_H_
+#define TRIREME_SCHEDULER_CLUSTER_KNOWN_PRODUCTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace trireme {
+
+// FLOP/s by the data sheet of what the driver calls `product`, as "NVIDIA H100
+// 80GB HBM3", in elements of 2 or 4 bytes. Nothing for other elements and
+// products that are not known: a PCIe module has another peak than the SXM
+// module.
+std::optional<double> PeakFlopsOfProduct(std::string_view product,
+                                         int64_t element_bytes);
+
+}  // namespace trireme
+
+#endif  // TRIREME_SCHEDULER_CLUSTER_KNOWN_PRODUCTS_H_

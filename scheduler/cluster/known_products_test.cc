@@ -1,0 +1,27 @@
+#include "scheduler/cluster/known_products.h"
+
+#include "gtest/gtest.h"
+
+namespace trireme {
+namespace {
+
+TEST(KnownProducts, HaveThePeaksOfTheirDataSheets) {
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H100 80GB HBM3", 2), 989e12);
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H100 80GB HBM3", 4), 67e12);
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA A100-SXM4-40GB", 2), 312e12);
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H200", 2), 989e12);
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA B200", 2), 2250e12);
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA GeForce RTX 4090", 2), 165e12);
+}
+
+// A wrong utilization is worse than none.
+TEST(KnownProducts, OthersHaveNone) {
+  EXPECT_FALSE(PeakFlopsOfProduct("NVIDIA H200", 8).has_value());
+  for (const char* product : {"", "cpu", "NVIDIA H100 PCIe", "NVIDIA H200 NVL",
+                              "NVIDIA GeForce RTX 4090 D", "NVIDIA H100"}) {
+    EXPECT_FALSE(PeakFlopsOfProduct(product, 2).has_value()) << product;
+  }
+}
+
+}  // namespace
+}  // namespace trireme
