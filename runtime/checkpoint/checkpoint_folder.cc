@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -35,6 +37,9 @@ constexpr char kAside[] = ".aside";
 constexpr int kVersion = 1;
 constexpr int64_t kMaxManifestBytes = 16 << 20;
 constexpr size_t kReadBytes = 1 << 20;
+// Of a checkpoint, read at once: one thread alone waits for each piece of a
+// disk, or of a file system over many, that has others ready.
+constexpr size_t kMostReaders = 16;
 
 absl::Status SystemError(std::string_view action, const std::string& path,
                          int error) {
@@ -61,6 +66,14 @@ absl::StatusOr<CheckpointFile> Examine(const std::string& path, bool sync) {
   }
   if (ferror(file.get()) != 0) return SystemError("read", path, errno);
   return checksum.Result();
+}
+
+absl::Status VerifyChecksum(const std::string& path,
+                            const CheckpointFile& expected) {
+  ASSIGN_OR_RETURN(const CheckpointFile found, Examine(path, /*sync=*/false));
+  if (found.xxh64 == expected.xxh64) return absl::OkStatus();
+  return DataLoss("{}: found checksum {}, expected {}", path, found.xxh64,
+                  expected.xxh64);
 }
 
 // Those with a manifest.
@@ -251,13 +264,30 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint) {
 
 absl::Status VerifyChecksums(const std::string& checkpoint) {
   ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(checkpoint));
-  for (const auto& [name, file] : manifest.files) {
-    ASSIGN_OR_RETURN(const CheckpointFile found,
-                     Examine(checkpoint + "/" + name, /*sync=*/false));
-    if (found.xxh64 != file.xxh64) {
-      return DataLoss("{}/{}: found checksum {}, expected {}", checkpoint, name,
-                      found.xxh64, file.xxh64);
+  const std::vector<std::pair<std::string, CheckpointFile>> files(
+      manifest.files.begin(), manifest.files.end());
+  std::vector<absl::Status> verdicts(files.size());
+  std::atomic<size_t> next = 0;
+  std::atomic<bool> damaged = false;
+  const auto read = [&] {
+    while (!damaged) {
+      // What is taken is read, and so are all files before a damaged one: which
+      // one is told does not depend on who was faster.
+      const size_t i = next++;
+      if (i >= files.size()) return;
+      const auto& [name, file] = files[i];
+      verdicts[i] = VerifyChecksum(checkpoint + "/" + name, file);
+      if (!verdicts[i].ok()) damaged = true;
     }
+  };
+  std::vector<std::thread> readers;
+  for (size_t i = 1; i < std::min(files.size(), kMostReaders); ++i) {
+    readers.emplace_back(read);
+  }
+  read();
+  for (std::thread& reader : readers) reader.join();
+  for (absl::Status& verdict : verdicts) {
+    if (!verdict.ok()) return std::move(verdict);
   }
   return absl::OkStatus();
 }

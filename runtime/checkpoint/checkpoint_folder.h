@@ -67,7 +67,8 @@ struct Manifest {
 // Errors: no or a broken manifest, a file that is missing or has another size.
 absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint);
 
-// Reads every file and compares its checksum.
+// Reads every file, several at once, and compares its checksum. The first that
+// differs, by name, is told.
 absl::Status VerifyChecksums(const std::string& checkpoint);
 
 // Of what CheckpointWriters began and crashed over: what is whole but for its

@@ -79,6 +79,29 @@ TEST_F(CheckpointFolderTest, WhatIsKnownOfAFileIsTaken) {
                         "0123456789abcdef"));
 }
 
+// Whoever of those that read at once comes to it first.
+TEST_F(CheckpointFolderTest, OfManyDamagedFilesTheFirstIsTold) {
+  constexpr int kFiles = 40;
+  auto writer = CheckpointWriter::Create(folder_, 7).value();
+  const auto path_of = [&](int file) {
+    return fmt::format("{}/part-{:02}", PathOf(7), file);
+  };
+  for (int file = 0; file < kFiles; ++file) {
+    const std::string name = fmt::format("part-{:02}", file);
+    // The first are read for longest.
+    const std::string content((kFiles - file) * 10000, 'a');
+    ASSERT_TRUE(WriteFileAtomically(writer->PathOf(name), content).ok());
+  }
+  ASSERT_TRUE(writer->Commit({}, 56).ok());
+  ASSERT_TRUE(VerifyChecksums(PathOf(7)).ok());
+  for (int file = kFiles - 1; file >= 0; --file) {
+    const std::string other((kFiles - file) * 10000, 'b');
+    ASSERT_TRUE(WriteFileAtomically(path_of(file), other).ok());
+    EXPECT_THAT(MessageOf(VerifyChecksums(PathOf(7))),
+                HasSubstr(path_of(file) + ": found checksum"));
+  }
+}
+
 // Another rank's file would be in no manifest, and nobody would miss it.
 TEST_F(CheckpointFolderTest, WhatIsKnownAndNotThereIsAnError) {
   auto writer = CheckpointWriter::Create(folder_, 7).value();
