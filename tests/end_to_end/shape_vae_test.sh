@@ -67,6 +67,14 @@ import re
 
 iou = float(re.search(r"IoU (\S+),", open("sample.txt").read()).group(1))
 assert iou > 0.3, iou
+numbers = r"([\d.]+)"
+found = [float(x) for x in re.search(
+    rf"Chamfer distance {numbers}, F-score {numbers}, normal consistency "
+    rf"{numbers} \(other points of the same shapes: {numbers}, {numbers}, "
+    rf"{numbers}\)", open("sample.txt").read()).groups()]
+# Nothing is nearer to a shape than itself, and this is not far.
+assert found[3] < found[0] < 0.3, found
+assert found[5] > found[2] > 0.5, found
 PYTHON
 [[ $(head -c 4 given/00_*.glb) == glTF ]] || fail "no mesh: $(ls given)"
 # One of occupancy, whose surface is where it is undecided.

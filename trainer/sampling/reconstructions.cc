@@ -10,6 +10,10 @@
 #include "fmt/format.h"
 #include "models/autoencoder/field_autoencoder.h"
 #include "models/data/dataset.h"
+#include "models/shape/marching_cubes.h"
+#include "models/shape/point_samples.h"
+#include "models/shape/shape_metrics.h"
+#include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "trainer/batches.h"
 #include "trainer/run/shape_latents.h"
@@ -19,12 +23,31 @@
 namespace trireme {
 namespace {
 
+// Points of each surface that are compared, at most; fewer where the data have
+// not twice as many. Within a hundredth of the cube's side they are the same.
+constexpr int64_t kMostPoints = 2048;
+constexpr double kWithin = 0.02;
+
+// Of shapes, as sums.
+struct Surfaces {
+  SurfaceComparison sum;
+
+  void Add(const SurfaceComparison& one) {
+    sum.chamfer_l1 += one.chamfer_l1;
+    sum.f_score += one.f_score;
+    sum.normal_consistency += one.normal_consistency;
+  }
+};
+
 // What is compared over all shapes.
 struct Figures {
-  int64_t inside_both = 0;
-  int64_t inside_either = 0;
+  double iou = 0;
   double error = 0;
   int64_t near = 0;
+  // Of what has a surface: to the shape's, and of two sets of points on the
+  // shape's own.
+  int64_t surfaces = 0;
+  Surfaces given_back, floor;
 };
 
 struct Measured {
@@ -46,6 +69,63 @@ absl::StatusOr<Measured> Measure(const PointFunction& field, double thickened,
   return measured;
 }
 
+// `count` points of a shape's surface, as it is given back: moved outwards
+// where it is thickened.
+SurfaceSamples PointsOf(const Sample& sample, double thickened, int64_t first,
+                        int64_t count) {
+  SurfaceSamples surface;
+  const auto vector = [](const std::vector<float>& values, int64_t i) {
+    return Vector3f{values[3 * i], values[3 * i + 1], values[3 * i + 2]};
+  };
+  for (int64_t i = first; i < first + count; ++i) {
+    const Vector3f normal = vector(sample.surface_normals, i);
+    surface.points.push_back(vector(sample.surface_points, i) +
+                             normal * static_cast<float>(thickened));
+    surface.normals.push_back(normal);
+  }
+  return surface;
+}
+
+absl::Status CompareSurface(double thickened, const PointFunction& field,
+                            const Sample& sample, Figures& figures) {
+  const int64_t count = std::min(
+      static_cast<int64_t>(sample.surface_normals.size()) / 6, kMostPoints);
+  ASSIGN_OR_RETURN(const Mesh mesh,
+                   MarchingCubes(field, {.cells = 32, .refinements = 1}));
+  if (mesh.triangles.empty() || count == 0) return absl::OkStatus();
+  const SurfaceSamples real = PointsOf(sample, thickened, 0, count);
+  ASSIGN_OR_RETURN(
+      const SurfaceComparison got,
+      CompareSurfaces(
+          SampleSurface(mesh, count,
+                        RandomStream({.purpose = RandomPurpose::kSampling})),
+          real, kWithin));
+  ASSIGN_OR_RETURN(const SurfaceComparison same,
+                   CompareSurfaces(PointsOf(sample, thickened, count, count),
+                                   real, kWithin));
+  ++figures.surfaces;
+  figures.given_back.Add(got);
+  figures.floor.Add(same);
+  return absl::OkStatus();
+}
+
+std::string TextOf(const Figures& figures, int64_t shapes) {
+  if (figures.surfaces == 0) return "none of them has a surface\n";
+  const double share = 1.0 / static_cast<double>(figures.surfaces);
+  const SurfaceComparison& got = figures.given_back.sum;
+  const SurfaceComparison& floor = figures.floor.sum;
+  return fmt::format(
+      "surfaces of {}: Chamfer distance {:.4f}, F-score {:.3f}, "
+      "normal consistency {:.3f} (other points of the same shapes: {:.4f}, "
+      "{:.3f}, {:.3f})\n",
+      figures.surfaces == shapes
+          ? fmt::format("all {}", shapes)
+          : fmt::format("the {} of {} that have one", figures.surfaces, shapes),
+      share * got.chamfer_l1, share * got.f_score,
+      share * got.normal_consistency, share * floor.chamfer_l1,
+      share * floor.f_score, share * floor.normal_consistency);
+}
+
 absl::Status Compare(const FieldAutoencoder& autoencoder,
                      std::span<const float> given_back, const Sample& sample,
                      Figures& figures) {
@@ -54,11 +134,7 @@ absl::Status Compare(const FieldAutoencoder& autoencoder,
                    autoencoder.FieldOf(given_back, sample));
   ASSIGN_OR_RETURN(const Measured anywhere,
                    Measure(field, format.thickened, sample.uniform_distances));
-  for (size_t i = 0; i < anywhere.given.size(); ++i) {
-    const bool given = anywhere.given[i] < 0, got = anywhere.got[i] < 0;
-    figures.inside_both += given && got;
-    figures.inside_either += given || got;
-  }
+  figures.iou += VolumeIou(anywhere.given, anywhere.got);
   ASSIGN_OR_RETURN(const Measured near,
                    Measure(field, format.thickened, sample.near_distances));
   const auto most = static_cast<float>(format.cut_off);
@@ -69,7 +145,7 @@ absl::Status Compare(const FieldAutoencoder& autoencoder,
             : std::abs(near.got[i] - std::clamp(near.given[i], -most, most));
   }
   figures.near += static_cast<int64_t>(near.given.size());
-  return absl::OkStatus();
+  return CompareSurface(format.thickened, field, sample, figures);
 }
 
 }  // namespace
@@ -116,13 +192,13 @@ absl::StatusOr<ReconstructionReport> DrawReconstructions(
       .files = medium.FilesOf(options.out),
       .figures = fmt::format(
           "given back of {} {} shapes: volume IoU {:.3f}, {} near the surface "
-          "{:.4f}\n",
+          "{:.4f}\n{}",
           shapes, data.held_out() > 0 ? "held-out" : "training",
-          static_cast<double>(figures.inside_both) /
-              std::max<int64_t>(figures.inside_either, 1),
+          figures.iou / static_cast<double>(shapes),
           autoencoder->given_back().occupancy ? "share on the wrong side"
                                               : "mean error",
-          figures.error / std::max<int64_t>(figures.near, 1))};
+          figures.error / std::max<int64_t>(figures.near, 1),
+          TextOf(figures, shapes))};
 }
 
 }  // namespace trireme
