@@ -27,10 +27,10 @@ struct ReconstructionReport {
   int64_t shapes = 0;
   std::string files;  // SampleMedium::FilesOf
   // Means over shapes, as lines for people: volume IoU at the data's uniform
-  // points, and the error of truncated distances near surfaces, of occupancy how
-  // often it errs there; Chamfer-L1 distance, F-score and normal consistency
-  // (shape_metrics.h) of surfaces, and the same of a shape's surface and itself,
-  // which is as good as they can be by so many points.
+  // points, and the error of truncated distances near surfaces, of occupancy
+  // how often it errs there; Chamfer-L1 distance, F-score and normal
+  // consistency (shape_metrics.h) of surfaces, and the same of a shape's
+  // surface and itself, which is as good as they can be by so many points.
   std::string figures;
 };
 
