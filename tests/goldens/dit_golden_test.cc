@@ -16,6 +16,9 @@
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"
+#include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -28,12 +31,14 @@ struct Variant {
   bool qk_norm = true;
   int64_t text_tokens = 0;
   Dit::TextAttention text_attention = Dit::CROSS;
+  bool set = false;
 };
 
 // As generate_dit.py has them.
 const Variant kVariants[] = {
     {.name = "class"},
     {.name = "sincos", .positions = Dit::SINCOS, .qk_norm = false},
+    {.name = "set", .positions = Dit::NONE, .set = true},
     {.name = "cross", .text_tokens = 4},
     {.name = "joint", .text_tokens = 4, .text_attention = Dit::JOINT}};
 
@@ -45,6 +50,7 @@ DitConfig ConfigOf(const Variant& variant) {
   config.mlp_hidden = 20;
   config.classes = 5;
   config.image = {.channels = 2, .height = 4, .width = 6};
+  if (variant.set) config.set = {.tokens = 6, .channels = 8};
   config.positions = variant.positions;
   config.qk_norm = variant.qk_norm;
   config.text_tokens = variant.text_tokens;
@@ -63,10 +69,6 @@ struct Tolerance {
 Tolerance ToleranceOf(DType dtype) {
   return dtype == DType::kFloat64 ? Tolerance{1e-7, 1e-9}
                                   : Tolerance{1e-5, 5e-6};
-}
-
-std::vector<double> Doubles(const Tensor& x) {
-  return Cast(x, DType::kFloat64).ToVector<double>();
 }
 
 class DitGolden : public testing::TestWithParam<DType> {
@@ -164,6 +166,42 @@ TEST_P(DitGolden, PredictionLossAndEveryGradient) {
     }
   }
 }
+
+class DitTraining : public testing::TestWithParam<Variant> {};
+
+TEST_P(DitTraining, LossesOfAHundredSteps) {
+  CpuDevice device(int64_t{1} << 28);
+  const GoldenFile file(kFile, device);
+  const DitConfig config = ConfigOf(GetParam());
+  GoldenRank rank(device);
+  const DitPart part(rank.store, rank.grid, config,
+                     {.blocks = {0, config.layers}});
+  rank.SetWeights(rank.OwnNames(file, "weights."));
+  DitInputs inputs{.labels = file.Integers("inputs.labels")};
+  Tensor text_counts;
+  if (config.text_tokens > 0) {
+    inputs.text = file.Golden("inputs.text");
+    text_counts = file.Integers("inputs.text_counts");
+  }
+  const Tensor clean = file.Golden("inputs.target");
+  ExpectTraining(
+      "dit_" + GetParam().name, rank,
+      [&](ForwardContext& context, GoldenDraws& draws) {
+        const GoldenDraws::Flow flow = draws.DrawFlow(clean);
+        inputs.tokens = flow.x;
+        inputs.sigmas = flow.sigmas;
+        AddLoss(context,
+                SquaredErrorLoss(context,
+                                 part.Predict(context, inputs, text_counts),
+                                 flow.velocity),
+                1.0 / static_cast<double>(clean.num_elements()), "loss");
+      });
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, DitTraining, testing::ValuesIn(kVariants),
+                         [](const testing::TestParamInfo<Variant>& info) {
+                           return info.param.name;
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Types, DitGolden,
                          testing::Values(DType::kFloat32, DType::kFloat64),

@@ -3,10 +3,11 @@
   python3 generate_dit.py [OUTPUT]
 
 The model is written from the papers in plain ops and runs in fp64 on weights
-and inputs that are exact in fp32. Four variants share their weights:
+and inputs that are exact in fp32. Five variants share their weights:
 
   class   class-conditional, rotary positions, norms of queries and keys
   sincos  the same with a fixed position table and without those norms
+  set     class-conditional, of tokens without an order (Mosaic-SDF's)
   cross   class, and cross-attention to text after each self-attention
   joint   class, and text tokens in one attention with the picture's
 
@@ -247,6 +248,7 @@ def main():
     variants = {
         "class": Dit(weights, "rope", True, None),
         "sincos": Dit(weights, "sincos", False, None),
+        "set": Dit(weights, "none", True, None),
         "cross": Dit(weights, "rope", True, "cross"),
         "joint": Dit(weights, "rope", True, "joint"),
     }

@@ -44,7 +44,7 @@ def balance_loss(x, weight):
     return ALPHA * (shares * scores.mean(1)).sum(1).mean()
 
 
-def main():
+def make_model():
     model = HiDreamImageTransformer2DModel(
         patch_size=PATCH, in_channels=CHANNELS, out_channels=CHANNELS,
         num_layers=DUAL, num_single_layers=SINGLE,
@@ -54,25 +54,23 @@ def main():
         axes_dims_rope=AXES, max_resolution=(SIDE, SIDE),
         llama_layers=[0, 1, 1]).double().train()
     model.t_embedder.time_proj = Sinusoids()
-    # As far from their starts as training takes them: zeros would hide what
-    # they multiply.
-    for name, parameter in model.named_parameters():
-        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
-        noise = normal(*parameter.shape, stddev=min(0.5, fan_in**-0.5))
-        parameter.data = (1 + noise / 3).float().double() \
-            if "rms_norm" in name else noise
+    return model
+
+
+def evaluate(model, x, sigmas, text, layers, pooled, target):
+    """Prediction, loss and what of it is the balance loss."""
     routed = []
-    for block in [*model.double_stream_blocks, *model.single_stream_blocks]:
+    hooks = [
         block.block.ff_i.gate.register_forward_pre_hook(
             lambda gate, inputs: routed.append((inputs[0], gate.weight)))
-    x, target = (normal(BATCH, CHANNELS, SIDE, SIDE) for _ in range(2))
-    sigmas = torch.tensor([0.125, 0.96875]).double()
-    text = normal(BATCH, TEXT_TOKENS, TEXT_WIDTH)
-    layers = normal(LAYERS, BATCH, LAYER_TOKENS, LAYER_WIDTH)
-    pooled = normal(BATCH, POOLED_WIDTH)
+        for block in [*model.double_stream_blocks,
+                      *model.single_stream_blocks]
+    ]
     y = model(hidden_states=x, timesteps=1000 * sigmas,
               encoder_hidden_states_t5=text,
               encoder_hidden_states_llama3=layers, pooled_embeds=pooled).sample
+    for hook in hooks:
+        hook.remove()
     side = SIDE // PATCH
     y = y.reshape(BATCH, CHANNELS, side, side, PATCH, PATCH)
     y = y.permute(0, 1, 2, 4, 3, 5).reshape(x.shape)
@@ -80,7 +78,24 @@ def main():
     kept = [TOKENS] * DUAL + [carried] * (SINGLE - 1) + [TOKENS]
     balance = sum(balance_loss(tokens[:, :count], weight)
                   for (tokens, weight), count in zip(routed, kept))
-    loss = F.mse_loss(-y, target) + balance
+    return y, F.mse_loss(-y, target) + balance, balance
+
+
+def main():
+    model = make_model()
+    # As far from their starts as training takes them: zeros would hide what
+    # they multiply.
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+        noise = normal(*parameter.shape, stddev=min(0.5, fan_in**-0.5))
+        parameter.data = (1 + noise / 3).float().double() \
+            if "rms_norm" in name else noise
+    x, target = (normal(BATCH, CHANNELS, SIDE, SIDE) for _ in range(2))
+    sigmas = torch.tensor([0.125, 0.96875]).double()
+    text = normal(BATCH, TEXT_TOKENS, TEXT_WIDTH)
+    layers = normal(LAYERS, BATCH, LAYER_TOKENS, LAYER_WIDTH)
+    pooled = normal(BATCH, POOLED_WIDTH)
+    y, loss, balance = evaluate(model, x, sigmas, text, layers, pooled, target)
     loss.backward()
     store("inputs", x=x, sigmas=sigmas, text=text, pooled=pooled, target=target)
     store("inputs", **{f"layer{i}": layers[i] for i in range(LAYERS)})

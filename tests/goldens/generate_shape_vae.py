@@ -108,15 +108,8 @@ class Model(Layers):
                             self.layer_norm("decoder.norm_out", y))[..., 0]
 
 
-def main():
-    model = Model(make_weights())
-    surface = normal(BATCH, POINTS, 6)
-    noise = normal(BATCH, LATENTS, CHANNELS)
-    queries = normal(BATCH, QUERIES, 7, stddev=0.4)
-    # Only the first three lie on a surface, with normals of length 1.
-    queries[:, 3:, 4:] = 0
-    queries[..., 4:] = F.normalize(queries[..., 4:], dim=-1)
-    queries = queries.float().double()
+def evaluate(model, surface, noise, queries, occupancy=False):
+    """Moments, latents, values and the loss, of distances or of occupancy."""
     moments = model.encode(surface)
     mean, log_variance = moments.chunk(2, -1)
     z = mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise
@@ -134,18 +127,33 @@ def main():
     cosine = (g * normals).sum(-1) / g.norm(dim=-1)
     excess = (TRUNCATION * g.norm(dim=-1) - 1).square() * (s.abs() < 1)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-    loss = ((error.abs() + error.square()).mean() + NORMAL *
-            ((1 - cosine) * on_surface).mean() + EIKONAL * excess.mean() +
-            DIVERGENCE * divergence.mean())
-    of_losses = DIVERGENCE * divergence.mean() + NORMAL * (
-        (1 - cosine) * on_surface).mean()
+    of_normals = NORMAL * ((1 - cosine) * on_surface).mean()
+    of_latents = DIVERGENCE * divergence.mean()
+    if occupancy:
+        inside = 0.5 * (1 - queries[..., 3].sign())
+        loss = of_latents + of_normals + F.binary_cross_entropy_with_logits(
+            values[..., 0], inside)
+    else:
+        loss = ((error.abs() + error.square()).mean() + of_normals +
+                EIKONAL * excess.mean() + of_latents)
+    return moments, z, values, loss
+
+
+def main():
+    model = Model(make_weights())
+    surface = normal(BATCH, POINTS, 6)
+    noise = normal(BATCH, LATENTS, CHANNELS)
+    queries = normal(BATCH, QUERIES, 7, stddev=0.4)
+    # Only the first three lie on a surface, with normals of length 1.
+    queries[:, 3:, 4:] = 0
+    queries[..., 4:] = F.normalize(queries[..., 4:], dim=-1)
+    queries = queries.float().double()
     occupancy_queries = queries.clone()
     occupancy_queries[:, 0, 3] = 0
-    inside = 0.5 * (1 - occupancy_queries[..., 3].sign())
-    occupancy = of_losses + F.binary_cross_entropy_with_logits(
-        values[..., 0], inside)
-    gradients = torch.autograd.grad(occupancy, list(model.weights.values()),
-                                    retain_graph=True)
+    occupancy = evaluate(model, surface, noise, occupancy_queries,
+                         occupancy=True)[-1]
+    gradients = torch.autograd.grad(occupancy, list(model.weights.values()))
+    moments, z, values, loss = evaluate(model, surface, noise, queries)
     loss.backward()
     store("inputs", surface=surface, noise=noise, queries=queries,
           occupancy_queries=occupancy_queries)

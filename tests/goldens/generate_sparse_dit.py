@@ -193,24 +193,30 @@ class Sample:
         return self.linear("final.linear", self.norm(y, "final.norm"))
 
 
+def evaluate(weights, x, sigmas, features, target):
+    """Predictions, zeros as padding, and the loss."""
+    y, loss = torch.zeros_like(x), 0
+    for b, places in enumerate(VOXELS):
+        count = len(places)
+        prediction = Sample(weights, places)(x[b, :count], sigmas[b],
+                                             features[b])
+        y[b, :count] = prediction.detach()
+        loss = loss + (prediction - target[b, :count]).square().sum()
+    return y, loss / (sum(map(len, VOXELS)) * CHANNELS)
+
+
 def main():
     weights = make_weights()
     x, target = (normal(BATCH, TOKENS, CHANNELS) for _ in range(2))
     sigmas = torch.tensor([0.125, 0.96875]).double()
     features = normal(BATCH, FEATURES, WIDTH)
     voxels = torch.full((BATCH, TOKENS, 3), -1)
-    y = torch.zeros(BATCH, TOKENS, CHANNELS).double()
-    loss = 0
     for b, places in enumerate(VOXELS):
         count = len(places)
         voxels[b, :count] = torch.tensor(places)
-        prediction = Sample(weights, places)(x[b, :count], sigmas[b],
-                                             features[b])
-        y[b, :count] = prediction.detach()
         target[b, count:] = 0
-        loss = loss + (prediction - target[b, :count]).square().sum()
     counts = torch.tensor([len(places) for places in VOXELS])
-    loss = loss / (counts.sum() * CHANNELS)
+    y, loss = evaluate(weights, x, sigmas, features, target)
     loss.backward()
     store("inputs", x=x, sigmas=sigmas, features=features, target=target,
           voxels=voxels.double(), counts=counts.double())

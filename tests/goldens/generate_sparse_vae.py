@@ -167,6 +167,27 @@ class Model(Layers):
         return self.linear("final", x)
 
 
+def levels_of(cells):
+    levels = [Level(cells, RESOLUTION)]
+    while len(levels) <= LEVELS:
+        levels.append(levels[-1].coarser())
+    return levels
+
+
+def evaluate(model, levels, features, noise, kinds):
+    """Moments, values and the loss of a sample."""
+    moments = model.encode(levels, features)
+    mean, log_variance = moments.chunk(2, -1)
+    z = mean + (log_variance / 2).exp() * noise
+    values = model.decode(levels, z)
+    squares = (LIMIT * values.tanh() - features)**2
+    distance = (squares[kinds > 0].mean() +
+                EDGES * squares[kinds == 2].mean() +
+                BESIDE * squares[kinds == 0].mean())
+    divergence = (mean**2 + log_variance.exp() - 1 - log_variance).mean() / 2
+    return moments, values, distance + DIVERGENCE * divergence
+
+
 def main():
     model = Model(make_weights())
     every = [(x, y, z) for x in range(RESOLUTION) for y in range(RESOLUTION)
@@ -175,23 +196,13 @@ def main():
                [c for c in every if c[2] < 2 and c[0] + c[1] < 6])
     loss = 0
     for i, cells in enumerate(samples):
-        levels = [Level(cells, RESOLUTION)]
-        while len(levels) <= LEVELS:
-            levels.append(levels[-1].coarser())
+        levels = levels_of(cells)
         features = normal(len(cells), 1)
         noise = normal(len(levels[-1].cells), CHANNELS)
-        moments = model.encode(levels, features)
-        mean, log_variance = moments.chunk(2, -1)
-        z = mean + (log_variance / 2).exp() * noise
-        values = model.decode(levels, z)
         kinds = torch.tensor([sum(cell) % 3 for cell in levels[0].cells])
-        squares = (LIMIT * values.tanh() - features)**2
-        distance = (squares[kinds > 0].mean() +
-                    EDGES * squares[kinds == 2].mean() +
-                    BESIDE * squares[kinds == 0].mean())
-        divergence = (mean**2 + log_variance.exp() - 1 -
-                      log_variance).mean() / 2
-        loss = loss + (distance + DIVERGENCE * divergence) / len(samples)
+        moments, values, of_sample = evaluate(model, levels, features, noise,
+                                              kinds)
+        loss = loss + of_sample / len(samples)
         store(f"sample{i}", voxels=torch.tensor(levels[0].cells).double(),
               kinds=kinds.double(), features=features, noise=noise, moments=moments, values=values)
     loss.backward()

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -56,6 +58,18 @@ class GoldenFile {
     auto tensor = ReadTensor(*file_, name, device_);
     CHECK_OK(tensor.status());
     return Cast(*tensor, DType::kFloat64);
+  }
+
+  // Whole numbers of any type, as int32.
+  Tensor Integers(const std::string& name) const {
+    auto tensor = ReadTensor(*file_, name, device_);
+    CHECK_OK(tensor.status());
+    if (tensor->dtype() == DType::kInt32) return *std::move(tensor);
+    std::vector<int32_t> values;
+    for (const double value : Doubles(*tensor)) {
+      values.push_back(static_cast<int32_t>(value));
+    }
+    return Tensor::FromValues<int32_t>(device_, tensor->shape(), values);
   }
 
   // By parameter, from tensors `prefix`NAME.

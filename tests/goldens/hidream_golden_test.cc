@@ -9,12 +9,13 @@
 #include "models/hidream/hidream.h"
 #include "models/hidream/hidream_names.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -49,64 +50,65 @@ HidreamConfig Config() {
 
 class HidreamGolden : public testing::Test {
  protected:
+  void SetUp() override {
+    ASSERT_TRUE(names_.ok()) << names_.status();
+    rank_.SetWeights(file_.ThroughNames(*names_, "hidream.weights."));
+  }
+  // Of pictures [b, c, h, w]; their patches, x0 − noise with the sign changed.
+  ShardedVariable Predict(ForwardContext& context, const Tensor& x,
+                          const Tensor& sigmas) const {
+    Batch batch;
+    for (int64_t i = 0; i < config_.text_layers; ++i) {
+      batch.fields[TextLayerField(i)].values =
+          Golden("inputs.layer" + std::to_string(i));
+    }
+    const std::vector<int32_t> counts(
+        kBatch, static_cast<int32_t>(config_.text_tokens));
+    const HidreamConstants constants = part_.Constants(
+        Tensor::FromValues<int32_t>(x.device(), {kBatch}, counts), batch,
+        kBatch);
+    return part_.Predict(context,
+                         {.patches = Patchify(x, config_.patch),
+                          .sigmas = sigmas,
+                          .text = Golden("inputs.text"),
+                          .last = constants.layers.at(1),
+                          .pooled = Golden("inputs.pooled"),
+                          .watch = {}},
+                         constants);
+  }
+  void AddMeanSquare(ForwardContext& context, const ShardedVariable& prediction,
+                     const Tensor& target) const {
+    AddLoss(
+        context,
+        SquaredErrorLoss(context, prediction, Patchify(target, config_.patch)),
+        1.0 / static_cast<double>(target.num_elements()), "loss");
+  }
   Tensor Golden(const std::string& name) const { return file_.Golden(name); }
 
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/hidream.safetensors", device_};
   const HidreamConfig config_ = Config();
+  const absl::StatusOr<NameTable> names_ = HidreamNames(config_);
+  GoldenRank rank_{device_};
+  const HidreamPart part_{
+      rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers()}}};
 };
 
 // A model that differs from the published one in one place still trains; only
 // a second implementation tells.
 TEST_F(HidreamGolden, PredictionLossesAndEveryGradient) {
-  const absl::StatusOr<NameTable> names = HidreamNames(config_);
-  ASSERT_TRUE(names.ok()) << names.status();
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device_, grid, communicators);
-  ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
-  const HidreamPart part(store, grid, config_,
-                         {.blocks = {0, config_.layers()}});
-  const GoldenFile::Values weights =
-      file_.ThroughNames(*names, "hidream.weights.");
-  ASSERT_EQ(weights.size(), store.parameters().size());
-  for (const auto& parameter : store.parameters()) {
-    parameter->value.CopyFrom(Tensor::FromValues<double>(
-        device_, parameter->global_shape, weights.at(parameter->name)));
-    parameter->grad =
-        Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
-  }
-  Batch batch;
-  for (int64_t i = 0; i < config_.text_layers; ++i) {
-    batch.fields[TextLayerField(i)].values =
-        Golden("inputs.layer" + std::to_string(i));
-  }
-  const std::vector<int32_t> counts(kBatch,
-                                    static_cast<int32_t>(config_.text_tokens));
-  const HidreamConstants constants = part.Constants(
-      Tensor::FromValues<int32_t>(device_, {kBatch}, counts), batch, kBatch);
-  const HidreamInputs inputs{
-      .patches = Patchify(Golden("inputs.x"), config_.patch),
-      .sigmas = Golden("inputs.sigmas"),
-      .text = Golden("inputs.text"),
-      .last = constants.layers.at(1),
-      .pooled = Golden("inputs.pooled"),
-      .watch = {}};
   Tape tape(device_);
-  ForwardContext context{tape, parallel};
-  const ShardedVariable prediction = part.Predict(context, inputs, constants);
+  ForwardContext context{tape, rank_.parallel};
+  const ShardedVariable prediction =
+      Predict(context, Golden("inputs.x"), Golden("inputs.sigmas"));
   // The class predicts x0 − noise.
   ExpectNear(
       Doubles(Scale(Unpatchify(prediction.value(), config_.patch,
                                config_.channels, config_.height, config_.width),
                     -1)),
       Doubles(Golden("hidream.y")), "prediction");
-  const Tensor target = Patchify(Golden("inputs.target"), config_.patch);
-  const double factor = 1.0 / static_cast<double>(target.num_elements());
-  AddLoss(context, SquaredErrorLoss(context, prediction, target), factor,
-          "loss");
-  CHECK_OK(parallel.status());
+  AddMeanSquare(context, prediction, Golden("inputs.target"));
+  CHECK_OK(rank_.parallel.status());
   double loss = 0, balance = 0;
   for (const Tape::Loss& part_of_loss : tape.TakeLosses()) {
     const double value = part_of_loss.weight * Doubles(part_of_loss.value)[0];
@@ -117,18 +119,21 @@ TEST_F(HidreamGolden, PredictionLossesAndEveryGradient) {
   ExpectNear({balance}, Doubles(Golden("hidream.balance_loss")),
              "balance loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  const GoldenFile::Values gradients =
-      file_.ThroughNames(*names, "hidream.grad.");
-  for (const auto& parameter : store.parameters()) {
-    ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
-               parameter->name);
-  }
+  rank_.ExpectGradients(file_.ThroughNames(*names_, "hidream.grad."));
+}
+
+// Which experts tokens go to changes on the way.
+TEST_F(HidreamGolden, LossesOfAHundredSteps) {
+  ExpectTraining(
+      "hidream", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
+        const GoldenDraws::Flow flow = draws.DrawFlow(Golden("inputs.target"));
+        AddMeanSquare(context, Predict(context, flow.x, flow.sigmas),
+                      flow.velocity);
+      });
 }
 
 TEST_F(HidreamGolden, NamesAndShapesAreThoseOfDiffusers) {
-  const absl::StatusOr<NameTable> names = HidreamNames(config_);
-  ASSERT_TRUE(names.ok()) << names.status();
-  file_.ExpectNamesOf(*names, "hidream.weights.");
+  file_.ExpectNamesOf(*names_, "hidream.weights.");
 }
 
 }  // namespace

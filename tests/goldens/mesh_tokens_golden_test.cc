@@ -10,10 +10,11 @@
 #include "models/mesh_tokens/mesh_decoder.h"
 #include "models/transformer/key_value_cache.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -37,60 +38,67 @@ MeshDecoderConfig Config() {
 class MeshTokensGolden : public testing::Test {
  protected:
   MeshTokensGolden() {
-    for (const auto& parameter : store_.parameters()) {
-      parameter->value.CopyFrom(
-          file_.Golden("mesh_tokens.weights." + parameter->name));
-      parameter->grad =
-          Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
-    }
+    rank_.SetWeights(rank_.OwnNames(file_, "mesh_tokens.weights."));
   }
 
-  Tensor Indices(const std::string& name) const {
-    const Tensor golden = file_.Golden(name);
-    std::vector<int32_t> values;
-    for (const double value : Doubles(golden)) {
-      values.push_back(static_cast<int32_t>(value));
+  ShardedVariable Logits(ForwardContext& context, const Tensor& tokens) const {
+    ShardedVariable x =
+        part_.Embed(context, tokens, file_.Integers("inputs.labels"));
+    for (int i = 0; i < part_.num_blocks(); ++i) {
+      x = part_.RunBlock(context, i, x);
     }
-    return Tensor::FromValues<int32_t>(golden.device(), golden.shape(), values);
+    return part_.Head(context, x);
+  }
+  void AddCrossEntropy(ForwardContext& context, const ShardedVariable& logits,
+                       const Tensor& next_tokens) const {
+    AddLoss(context,
+            CrossEntropyLoss(context, logits, part_.LocalLabels(next_tokens)),
+            1 / kCounted, "loss");
+  }
+  // The sequences whose tokens are so many further on, by sequence.
+  Tensor Moved(const std::string& name, const std::vector<double>& moved) {
+    std::vector<int32_t> values = file_.Integers(name).ToVector<int32_t>();
+    const auto vocabulary = static_cast<int32_t>(config_.vocabulary());
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (values[i] < 0) continue;
+      values[i] = (values[i] + static_cast<int32_t>(moved[i / config_.tokens] *
+                                                    vocabulary)) %
+                  vocabulary;
+    }
+    return Tensor::FromValues<int32_t>(device_, {kBatch, config_.tokens},
+                                       values);
   }
 
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/mesh_tokens.safetensors", device_};
   const MeshDecoderConfig config_ = Config();
-  SingleWorld world_;
-  const ProcessGrid grid_;
-  Communicators communicators_{world_, grid_};
-  ParallelContext parallel_{device_, grid_, communicators_};
-  ParameterStore store_{device_, DType::kFloat64, /*seed=*/0};
+  GoldenRank rank_{device_};
   const MeshDecoderPart part_{
-      store_, grid_, config_, {.blocks = {0, config_.layers}}};
+      rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers}}};
 };
 
 TEST_F(MeshTokensGolden, LogitsLossAndEveryGradient) {
   Tape tape(device_);
-  ForwardContext context{tape, parallel_};
-  ShardedVariable x =
-      part_.Embed(context, Indices("inputs.tokens"), Indices("inputs.labels"));
-  for (int i = 0; i < part_.num_blocks(); ++i) {
-    x = part_.RunBlock(context, i, x);
-  }
-  const ShardedVariable logits = part_.Head(context, x);
-  CHECK_OK(parallel_.status());
+  ForwardContext context{tape, rank_.parallel};
+  const ShardedVariable logits =
+      Logits(context, file_.Integers("inputs.tokens"));
+  CHECK_OK(rank_.parallel.status());
   ExpectNear(Doubles(logits.value()),
              Doubles(file_.Golden("mesh_tokens.logits")), "logits");
-  AddLoss(context,
-          CrossEntropyLoss(context, logits,
-                           part_.LocalLabels(Indices("inputs.next_tokens"))),
-          1 / kCounted, "loss");
-  const std::vector<Tape::Loss> losses = tape.TakeLosses();
-  ExpectNear({losses.at(0).weight * Doubles(losses.at(0).value)[0]},
-             Doubles(file_.Golden("mesh_tokens.loss")), "loss");
+  AddCrossEntropy(context, logits, file_.Integers("inputs.next_tokens"));
+  ExpectNear({WeightedSum(tape)}, Doubles(file_.Golden("mesh_tokens.loss")),
+             "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  for (const auto& parameter : store_.parameters()) {
-    ExpectNear(Doubles(parameter->grad),
-               Doubles(file_.Golden("mesh_tokens.grad." + parameter->name)),
-               parameter->name);
-  }
+  rank_.ExpectGradients(rank_.OwnNames(file_, "mesh_tokens.grad."));
+}
+
+TEST_F(MeshTokensGolden, LossesOfAHundredSteps) {
+  ExpectTraining(
+      "mesh_tokens", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
+        const std::vector<double> moved = draws.Uniform(kBatch);
+        AddCrossEntropy(context, Logits(context, Moved("inputs.tokens", moved)),
+                        Moved("inputs.next_tokens", moved));
+      });
 }
 
 // What is drawn comes from the model that was trained: a cache that is one
@@ -110,10 +118,10 @@ TEST_F(MeshTokensGolden, OneTokenAfterAnotherGivesTheSameLogits) {
       of_place.insert(of_place.end(), begin, begin + config_.vocabulary());
     }
     Tape tape(device_, Tape::Mode::kInference);
-    ForwardContext context{tape, parallel_};
+    ForwardContext context{tape, rank_.parallel};
     ShardedVariable x = part_.EmbedOne(
         context, Tensor::FromValues<int32_t>(device_, {kBatch}, before),
-        Indices("inputs.labels"), cache);
+        file_.Integers("inputs.labels"), cache);
     for (int i = 0; i < part_.num_blocks(); ++i) {
       x = part_.RunBlockOnOne(context, i, cache, x);
     }
@@ -121,7 +129,7 @@ TEST_F(MeshTokensGolden, OneTokenAfterAnotherGivesTheSameLogits) {
                "logits at " + std::to_string(place));
     cache.Advance();
   }
-  CHECK_OK(parallel_.status());
+  CHECK_OK(rank_.parallel.status());
 }
 
 }  // namespace

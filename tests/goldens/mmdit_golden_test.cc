@@ -10,11 +10,12 @@
 #include "models/mmdit/mmdit_family.h"
 #include "models/mmdit/mmdit_names.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -49,48 +50,43 @@ MmditConfig ConfigOf(const std::string& variant) {
   return config;
 }
 
+// On the file's inputs, but for the picture and its time.
+ShardedVariable Predict(ForwardContext& context, const GoldenFile& file,
+                        const MmditPart& part, const MmditConfig& config,
+                        const Tensor& x, const Tensor& sigmas) {
+  const std::vector<int32_t> counts(2,
+                                    static_cast<int32_t>(config.text_tokens));
+  MmditInputs inputs{
+      .patches = part.TokensOf(x),
+      .sigmas = sigmas,
+      .text = file.Golden("inputs.text"),
+      .pooled = file.Golden("inputs.pooled"),
+      .text_counts = Tensor::FromValues<int32_t>(x.device(), {2}, counts)};
+  if (config.guidance.has_value()) {
+    inputs.guidance = file.Golden("inputs.guidance");
+  }
+  return part.Predict(context, inputs);
+}
+
 // Prediction, loss and gradients of a model with the file's `variant` of
 // weights on the file's inputs. `names`: of its parameters; null: the file has
 // ours.
 void ExpectGolden(const GoldenFile& file, const std::string& variant,
                   const MmditConfig& config, const NameTable* names,
                   Device& device) {
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device, grid, communicators);
-  ParameterStore store(device, DType::kFloat64, /*seed=*/0);
-  const MmditPart part(store, grid, config, {.blocks = {0, config.layers()}});
+  GoldenRank rank(device);
+  const MmditPart part(rank.store, rank.grid, config,
+                       {.blocks = {0, config.layers()}});
   const auto values_of = [&](const std::string& prefix) {
-    if (names != nullptr) return file.ThroughNames(*names, prefix);
-    GoldenFile::Values values;
-    for (const auto& parameter : store.parameters()) {
-      values[parameter->name] = Doubles(file.Golden(prefix + parameter->name));
-    }
-    return values;
+    return names != nullptr ? file.ThroughNames(*names, prefix)
+                            : rank.OwnNames(file, prefix);
   };
-  const GoldenFile::Values weights = values_of(variant + ".weights.");
-  ASSERT_EQ(weights.size(), store.parameters().size());
-  for (const auto& parameter : store.parameters()) {
-    parameter->value.CopyFrom(Tensor::FromValues<double>(
-        device, parameter->global_shape, weights.at(parameter->name)));
-    parameter->grad =
-        Tensor::Zeros(device, parameter->global_shape, DType::kFloat64);
-  }
-  const std::vector<int32_t> counts(2,
-                                    static_cast<int32_t>(config.text_tokens));
-  MmditInputs inputs{
-      .patches = part.TokensOf(file.Golden("inputs.x")),
-      .sigmas = file.Golden("inputs.sigmas"),
-      .text = file.Golden("inputs.text"),
-      .pooled = file.Golden("inputs.pooled"),
-      .text_counts = Tensor::FromValues<int32_t>(device, {2}, counts)};
-  if (config.guidance.has_value()) {
-    inputs.guidance = file.Golden("inputs.guidance");
-  }
+  rank.SetWeights(values_of(variant + ".weights."));
   Tape tape(device);
-  ForwardContext context{tape, parallel};
-  const ShardedVariable prediction = part.Predict(context, inputs);
+  ForwardContext context{tape, rank.parallel};
+  const ShardedVariable prediction =
+      Predict(context, file, part, config, file.Golden("inputs.x"),
+              file.Golden("inputs.sigmas"));
   ExpectNear(Doubles(MakeMmditFamily(config)->ToSamples(prediction.value())),
              Doubles(file.Golden(variant + ".y")), "prediction");
   const Tensor target = part.TokensOf(file.Golden("inputs.target"));
@@ -98,14 +94,10 @@ void ExpectGolden(const GoldenFile& file, const std::string& variant,
   const ShardedVariable loss = SquaredErrorLoss(context, prediction, target);
   ExpectNear(Doubles(Scale(loss.value(), factor)),
              Doubles(file.Golden(variant + ".loss")), "loss");
-  CHECK_OK(parallel.status());
+  CHECK_OK(rank.parallel.status());
   AddLoss(context, loss, factor, "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  const GoldenFile::Values gradients = values_of(variant + ".grad.");
-  for (const auto& parameter : store.parameters()) {
-    ExpectNear(Doubles(parameter->grad), gradients.at(parameter->name),
-               parameter->name);
-  }
+  rank.ExpectGradients(values_of(variant + ".grad."));
 }
 
 class MmditGolden : public testing::TestWithParam<std::string> {
@@ -121,6 +113,29 @@ TEST_P(MmditGolden, PredictionLossAndEveryGradient) {
   const absl::StatusOr<NameTable> names = MmditNames(config);
   ASSERT_TRUE(names.ok()) << names.status();
   ExpectGolden(file_, GetParam(), config, &*names, device_);
+}
+
+TEST_P(MmditGolden, LossesOfAHundredSteps) {
+  const MmditConfig config = ConfigOf(GetParam());
+  const absl::StatusOr<NameTable> names = MmditNames(config);
+  ASSERT_TRUE(names.ok()) << names.status();
+  GoldenRank rank(device_);
+  const MmditPart part(rank.store, rank.grid, config,
+                       {.blocks = {0, config.layers()}});
+  rank.SetWeights(file_.ThroughNames(*names, GetParam() + ".weights."));
+  ExpectTraining(
+      "mmdit_" + GetParam(), rank,
+      [&](ForwardContext& context, GoldenDraws& draws) {
+        const GoldenDraws::Flow flow =
+            draws.DrawFlow(file_.Golden("inputs.target"));
+        const Tensor target = part.TokensOf(flow.velocity);
+        AddLoss(context,
+                SquaredErrorLoss(
+                    context,
+                    Predict(context, file_, part, config, flow.x, flow.sigmas),
+                    target),
+                1.0 / static_cast<double>(target.num_elements()), "loss");
+      });
 }
 
 // What a folder of diffusers holds has a name here, and the other way round.

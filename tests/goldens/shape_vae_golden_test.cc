@@ -11,11 +11,12 @@
 #include "models/shape_vae/shape_vae_names.h"
 #include "parallel/autoencoder_functional.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -45,66 +46,61 @@ ShapeVaeConfig Config() {
 
 class ShapeVaeGolden : public testing::Test {
  protected:
-  Tensor Golden(const std::string& name) const { return file_.Golden(name); }
-  // Of an autoencoder of `config`: its loss at these queries is
-  // LOSSES.loss, its gradients are LOSSES.grad.
-  void ExpectTrains(const ShapeVaeConfig& config,
+  void SetUp() override {
+    ASSERT_TRUE(names_.ok()) << names_.status();
+    rank_.SetWeights(file_.ThroughNames(*names_, "vae.weights."));
+  }
+  struct Outputs {
+    ShardedVariable moments, z, values;
+  };
+  // With all losses, at these queries.
+  Outputs Run(const ShapeVaePart& part, ForwardContext& context,
+              const Tensor& noise, const std::string& queries_name) const {
+    Outputs outputs;
+    ShardedVariable x = part.Embed(context, Golden("inputs.surface"));
+    x = part.RunBlock(context, 0, x);
+    outputs.moments = part.Moments(context, x);
+    part.AddDivergence(context, outputs.moments, kBatch);
+    outputs.z = SampleGaussian(context, outputs.moments, noise);
+    x = part.EmbedLatents(context, outputs.z);
+    for (int i = 1; i < 3; ++i) x = part.RunBlock(context, i, x);
+    const Tensor queries = part.LocalQueries(Golden(queries_name));
+    outputs.values = part.Values(context, x, queries, /*with_sides=*/true);
+    part.AddDistances(context, outputs.values, queries, kBatch);
+    return outputs;
+  }
+  // Its loss at these queries is LOSSES.loss, its gradients are LOSSES.grad.
+  void ExpectGolden(GoldenRank& rank, const ShapeVaePart& part,
                     const std::string& queries_name, const std::string& losses);
+  Tensor Golden(const std::string& name) const { return file_.Golden(name); }
 
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/shape_vae.safetensors", device_};
   const ShapeVaeConfig config_ = Config();
+  const absl::StatusOr<NameTable> names_ = ShapeVaeNames(config_);
+  GoldenRank rank_{device_};
+  const ShapeVaePart part_{
+      rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers()}}};
 };
 
-void ShapeVaeGolden::ExpectTrains(const ShapeVaeConfig& config,
+void ShapeVaeGolden::ExpectGolden(GoldenRank& rank, const ShapeVaePart& part,
                                   const std::string& queries_name,
                                   const std::string& losses) {
-  const absl::StatusOr<NameTable> names = ShapeVaeNames(config);
-  ASSERT_TRUE(names.ok()) << names.status();
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device_, grid, communicators);
-  ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
-  const ShapeVaePart part(store, grid, config,
-                          {.blocks = {0, config.layers()}});
-  const GoldenFile::Values weights = file_.ThroughNames(*names, "vae.weights.");
-  ASSERT_EQ(weights.size(), store.parameters().size());
-  for (const auto& parameter : store.parameters()) {
-    parameter->value.CopyFrom(Tensor::FromValues<double>(
-        device_, parameter->global_shape, weights.at(parameter->name)));
-    parameter->grad =
-        Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
-  }
   Tape tape(device_);
-  ForwardContext context{tape, parallel};
-  ShardedVariable x = part.Embed(context, Golden("inputs.surface"));
-  x = part.RunBlock(context, 0, x);
-  const ShardedVariable moments = part.Moments(context, x);
-  ExpectNear(Doubles(moments.value()), Doubles(Golden("vae.moments")),
+  ForwardContext context{tape, rank.parallel};
+  const Outputs outputs =
+      Run(part, context, Golden("inputs.noise"), queries_name);
+  CHECK_OK(rank.parallel.status());
+  ExpectNear(Doubles(outputs.moments.value()), Doubles(Golden("vae.moments")),
              "moments");
-  part.AddDivergence(context, moments, kBatch);
-  const ShardedVariable z =
-      SampleGaussian(context, moments, Golden("inputs.noise"));
-  ExpectNear(Doubles(z.value()), Doubles(Golden("vae.z")), "latents");
-  x = part.EmbedLatents(context, z);
-  for (int i = 1; i < 3; ++i) x = part.RunBlock(context, i, x);
-  const Tensor queries = part.LocalQueries(Golden(queries_name));
-  const ShardedVariable values =
-      part.Values(context, x, queries, /*with_sides=*/true);
-  CHECK_OK(parallel.status());
+  ExpectNear(Doubles(outputs.z.value()), Doubles(Golden("vae.z")), "latents");
   // Published values are positive inside.
-  ExpectNear(Doubles(Scale(values.value(), -1)), Doubles(Golden("vae.values")),
-             "values");
-  part.AddDistances(context, values, queries, kBatch);
-  double loss = 0;
-  for (const Tape::Loss& term : tape.TakeLosses()) {
-    loss += term.weight * Doubles(term.value)[0];
-  }
-  ExpectNear({loss}, Doubles(Golden(losses + ".loss")), "loss");
+  ExpectNear(Doubles(Scale(outputs.values.value(), -1)),
+             Doubles(Golden("vae.values")), "values");
+  ExpectNear({WeightedSum(tape)}, Doubles(Golden(losses + ".loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
   const GoldenFile::Values gradients =
-      file_.ThroughNames(*names, losses + ".grad.");
+      file_.ThroughNames(*names_, losses + ".grad.");
   // Of a bias that every value has alike, differences leave rounding alone.
   double largest = 0;
   for (const auto& [name, gradient] : gradients) {
@@ -112,7 +108,7 @@ void ShapeVaeGolden::ExpectTrains(const ShapeVaeConfig& config,
       largest = std::max(largest, std::abs(value));
     }
   }
-  for (const auto& parameter : store.parameters()) {
+  for (const auto& parameter : rank.store.parameters()) {
     const std::vector<double> got = Doubles(parameter->grad);
     const std::vector<double>& expected = gradients.at(parameter->name);
     ASSERT_EQ(got.size(), expected.size()) << parameter->name;
@@ -124,20 +120,30 @@ void ShapeVaeGolden::ExpectTrains(const ShapeVaeConfig& config,
 }
 
 TEST_F(ShapeVaeGolden, MomentsFieldLossAndEveryGradient) {
-  ExpectTrains(config_, "inputs.queries", "vae");
+  ExpectGolden(rank_, part_, "inputs.queries", "vae");
 }
 
 TEST_F(ShapeVaeGolden, LossOfOccupancyAndEveryGradient) {
   ShapeVaeConfig config = config_;
   config.losses.occupancy = true;
   config.losses.eikonal = 0;
-  ExpectTrains(config, "inputs.occupancy_queries", "occupancy");
+  GoldenRank rank(device_);
+  const ShapeVaePart part(rank.store, rank.grid, config,
+                          {.blocks = {0, config.layers()}});
+  rank.SetWeights(file_.ThroughNames(*names_, "vae.weights."));
+  ExpectGolden(rank, part, "inputs.occupancy_queries", "occupancy");
+}
+
+TEST_F(ShapeVaeGolden, LossesOfAHundredSteps) {
+  const Shape noise = Golden("inputs.noise").shape();
+  ExpectTraining("shape_vae", rank_,
+                 [&](ForwardContext& context, GoldenDraws& draws) {
+                   Run(part_, context, draws.Noise(noise), "inputs.queries");
+                 });
 }
 
 TEST_F(ShapeVaeGolden, NamesAndShapesAreThoseOfThePublishedFiles) {
-  const absl::StatusOr<NameTable> names = ShapeVaeNames(config_);
-  ASSERT_TRUE(names.ok()) << names.status();
-  file_.ExpectNamesOf(*names, "vae.weights.");
+  file_.ExpectNamesOf(*names_, "vae.weights.");
 }
 
 }  // namespace

@@ -2,16 +2,18 @@
 // sparse_dit.safetensors (see generate_sparse_dit.py): prediction, loss and the
 // gradient of every parameter.
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "models/sparse_dit/sparse_dit.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -35,66 +37,74 @@ SparseDitConfig Config() {
 
 class SparseDitGolden : public testing::Test {
  protected:
-  Tensor Golden(const std::string& name) const { return file_.Golden(name); }
-  Tensor Integers(const std::string& name) const {
-    const Tensor golden = Golden(name);
-    std::vector<int32_t> values;
-    for (const double value : Doubles(golden)) {
-      values.push_back(static_cast<int32_t>(value));
-    }
-    return Tensor::FromValues<int32_t>(golden.device(), golden.shape(), values);
+  void SetUp() override {
+    rank_.SetWeights(rank_.OwnNames(file_, "sparse_dit.weights."));
   }
+  ShardedVariable Predict(ForwardContext& context, const Tensor& x,
+                          const Tensor& sigmas) const {
+    const Tensor voxels = file_.Integers("inputs.voxels");
+    return part_.Predict(
+        context,
+        {.tokens = x,
+         .voxels = voxels,
+         .sigmas = sigmas,
+         .condition = {.features = Golden("inputs.features")}},
+        part_.Constants(voxels, file_.Integers("inputs.counts"), Tensor()));
+  }
+  // `target`: zeros as padding.
+  void AddMeanSquare(ForwardContext& context, const ShardedVariable& prediction,
+                     const Tensor& target) const {
+    double tokens = 0;
+    for (const double count : Doubles(Golden("inputs.counts"))) tokens += count;
+    AddLoss(context, SquaredErrorLoss(context, prediction, target),
+            1.0 / (tokens * static_cast<double>(config_.channels)), "loss");
+  }
+  // With zeros as padding.
+  Tensor WithoutPadding(const Tensor& x) const {
+    const std::vector<double> counts = Doubles(Golden("inputs.counts"));
+    std::vector<double> values = Doubles(x);
+    const int64_t of_sample = config_.tokens * config_.channels;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      const auto begin = values.begin() + static_cast<int64_t>(i) * of_sample;
+      std::fill(begin + static_cast<int64_t>(counts[i]) * config_.channels,
+                begin + of_sample, 0.0);
+    }
+    return Tensor::FromValues<double>(x.device(), x.shape(), values);
+  }
+  Tensor Golden(const std::string& name) const { return file_.Golden(name); }
 
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/sparse_dit.safetensors", device_};
   const SparseDitConfig config_ = Config();
+  GoldenRank rank_{device_};
+  const SparseDitPart part_{
+      rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers}}};
 };
 
 // A window that is shifted the wrong way, or gates in another order, are a
 // model that trains as well; only a second implementation tells.
 TEST_F(SparseDitGolden, PredictionLossAndEveryGradient) {
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device_, grid, communicators);
-  ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
-  const SparseDitPart part(store, grid, config_,
-                           {.blocks = {0, config_.layers}});
-  for (const auto& parameter : store.parameters()) {
-    const Tensor weight = Golden("sparse_dit.weights." + parameter->name);
-    ASSERT_EQ(weight.shape(), parameter->global_shape) << parameter->name;
-    parameter->value.CopyFrom(weight);
-    parameter->grad =
-        Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
-  }
   Tape tape(device_);
-  ForwardContext context{tape, parallel};
-  const Tensor voxels = Integers("inputs.voxels");
-  const Tensor counts = Integers("inputs.counts");
+  ForwardContext context{tape, rank_.parallel};
   const ShardedVariable prediction =
-      part.Predict(context,
-                   {.tokens = Golden("inputs.x"),
-                    .voxels = voxels,
-                    .sigmas = Golden("inputs.sigmas"),
-                    .condition = {.features = Golden("inputs.features")}},
-                   part.Constants(voxels, counts, Tensor()));
-  CHECK_OK(parallel.status());
+      Predict(context, Golden("inputs.x"), Golden("inputs.sigmas"));
+  CHECK_OK(rank_.parallel.status());
   ExpectNear(Doubles(prediction.value()), Doubles(Golden("sparse_dit.y")),
              "prediction");
-  double tokens = 0;
-  for (const double count : Doubles(Golden("inputs.counts"))) tokens += count;
-  AddLoss(context,
-          SquaredErrorLoss(context, prediction, Golden("inputs.target")),
-          1.0 / (tokens * static_cast<double>(config_.channels)), "loss");
-  const std::vector<Tape::Loss> losses = tape.TakeLosses();
-  ExpectNear({losses.at(0).weight * Doubles(losses.at(0).value)[0]},
-             Doubles(Golden("sparse_dit.loss")), "loss");
+  AddMeanSquare(context, prediction, Golden("inputs.target"));
+  ExpectNear({WeightedSum(tape)}, Doubles(Golden("sparse_dit.loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  for (const auto& parameter : store.parameters()) {
-    ExpectNear(Doubles(parameter->grad),
-               Doubles(Golden("sparse_dit.grad." + parameter->name)),
-               parameter->name);
-  }
+  rank_.ExpectGradients(rank_.OwnNames(file_, "sparse_dit.grad."));
+}
+
+// What blocks are selected changes on the way.
+TEST_F(SparseDitGolden, LossesOfAHundredSteps) {
+  ExpectTraining(
+      "sparse_dit", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
+        const GoldenDraws::Flow flow = draws.DrawFlow(Golden("inputs.target"));
+        AddMeanSquare(context, Predict(context, flow.x, flow.sigmas),
+                      WithoutPadding(flow.velocity));
+      });
 }
 
 }  // namespace

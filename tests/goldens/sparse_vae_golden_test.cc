@@ -11,10 +11,11 @@
 #include "models/sparse_vae/sparse_vae.h"
 #include "parallel/autoencoder_functional.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -41,6 +42,47 @@ SparseVaeConfig Config() {
 
 class SparseVaeGolden : public testing::Test {
  protected:
+  void SetUp() override { rank_.SetWeights(rank_.OwnNames(file_, "weights.")); }
+  struct Outputs {
+    ShardedVariable moments, values;
+  };
+  // With all losses. noise: [2, most, channels].
+  Outputs Run(ForwardContext& context, const Tensor& noise) const {
+    std::vector<int32_t> voxels, counts, kinds;
+    for (const double kind : Padded("kinds", config_.tokens[0], 1, -1.0)) {
+      kinds.push_back(static_cast<int32_t>(kind));
+    }
+    for (const double place : Padded("voxels", config_.tokens[0], 3, -1.0)) {
+      voxels.push_back(static_cast<int32_t>(place));
+    }
+    for (int64_t sample = 0; sample < kBatch; ++sample) {
+      counts.push_back(static_cast<int32_t>(RowsOf(sample, "voxels")));
+      CHECK_LT(counts.back(), config_.tokens[0]);
+    }
+    const VoxelLevel finest =
+        part_.Finest(Tensor::FromValues<int32_t>(
+                         device_, {kBatch, config_.tokens[0], 3}, voxels),
+                     Tensor::FromValues<int32_t>(device_, {kBatch}, counts));
+    const Tensor features = PaddedTensor("features", config_.tokens[0], 1);
+    Outputs outputs;
+    ShardedVariable x = part_.Embed(context, features);
+    for (int i = 0; i < 4; ++i) x = part_.RunBlock(context, i, finest, x);
+    outputs.moments = part_.Moments(context, x);
+    part_.AddDivergence(context, outputs.moments,
+                        part_.Level(finest, config_.levels).counts, kBatch);
+    x = part_.EmbedLatents(context,
+                           SampleGaussian(context, outputs.moments, noise));
+    for (int i = 4; i < 7; ++i) x = part_.RunBlock(context, i, finest, x);
+    outputs.values = part_.Values(context, x);
+    part_.AddDistances(context, outputs.values, features,
+                       Tensor::FromValues<int32_t>(
+                           device_, {kBatch, config_.tokens[0]}, kinds),
+                       kBatch);
+    return outputs;
+  }
+  int64_t RowsOf(int64_t sample, const std::string& name) const {
+    return file_.Golden("sample" + std::to_string(sample) + "." + name).dim(0);
+  }
   // Both samples' [n, c] as [2, most, c], padded.
   std::vector<double> Padded(const std::string& name, int64_t most,
                              int64_t columns, double padding) const {
@@ -74,76 +116,30 @@ class SparseVaeGolden : public testing::Test {
   mutable CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/sparse_vae.safetensors", device_};
   const SparseVaeConfig config_ = Config();
+  GoldenRank rank_{device_};
+  const SparseVaePart part_{
+      rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers()}}};
 };
 
 TEST_F(SparseVaeGolden, MomentsValuesLossAndEveryGradient) {
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device_, grid, communicators);
-  ParameterStore store(device_, DType::kFloat64, /*seed=*/0);
-  const SparseVaePart part(store, grid, config_,
-                           {.blocks = {0, config_.layers()}});
-  for (const auto& parameter : store.parameters()) {
-    const Tensor golden = file_.Golden("weights." + parameter->name);
-    ASSERT_EQ(golden.shape(), parameter->global_shape) << parameter->name;
-    parameter->value.CopyFrom(golden);
-    parameter->grad =
-        Tensor::Zeros(device_, parameter->global_shape, DType::kFloat64);
-  }
-  std::vector<int32_t> voxels, counts, kinds;
-  for (const double kind : Padded("kinds", config_.tokens[0], 1, -1.0)) {
-    kinds.push_back(static_cast<int32_t>(kind));
-  }
-  for (const double place : Padded("voxels", config_.tokens[0], 3, -1.0)) {
-    voxels.push_back(static_cast<int32_t>(place));
-  }
-  for (int64_t sample = 0; sample < kBatch; ++sample) {
-    counts.push_back(static_cast<int32_t>(
-        file_.Golden("sample" + std::to_string(sample) + ".voxels").dim(0)));
-    ASSERT_LT(counts.back(), config_.tokens[0]);
-  }
-  const VoxelLevel finest =
-      part.Finest(Tensor::FromValues<int32_t>(
-                      device_, {kBatch, config_.tokens[0], 3}, voxels),
-                  Tensor::FromValues<int32_t>(device_, {kBatch}, counts));
-  const Tensor features = PaddedTensor("features", config_.tokens[0], 1);
-
   Tape tape(device_);
-  ForwardContext context{tape, parallel};
-  ShardedVariable x = part.Embed(context, features);
-  for (int i = 0; i < 4; ++i) x = part.RunBlock(context, i, finest, x);
-  const ShardedVariable moments = part.Moments(context, x);
-  ExpectRows(moments.value(), "moments");
-  part.AddDivergence(context, moments,
-                     part.Level(finest, config_.levels).counts, kBatch);
-  x = part.EmbedLatents(
-      context, SampleGaussian(context, moments,
-                              PaddedTensor("noise", config_.tokens[2], 3)));
-  for (int i = 4; i < 7; ++i) x = part.RunBlock(context, i, finest, x);
-  const ShardedVariable values = part.Values(context, x);
-  CHECK_OK(parallel.status());
-  ExpectRows(values.value(), "values");
-  part.AddDistances(
-      context, values, features,
-      Tensor::FromValues<int32_t>(device_, {kBatch, config_.tokens[0]}, kinds),
-      kBatch);
-  double loss = 0;
-  for (const Tape::Loss& term : tape.TakeLosses()) {
-    loss += term.weight * Doubles(term.value)[0];
-  }
-  ExpectNear({loss}, Doubles(file_.Golden("vae.loss")), "loss");
-
+  ForwardContext context{tape, rank_.parallel};
+  const Outputs outputs =
+      Run(context, PaddedTensor("noise", config_.tokens[2], config_.channels));
+  CHECK_OK(rank_.parallel.status());
+  ExpectRows(outputs.moments.value(), "moments");
+  ExpectRows(outputs.values.value(), "values");
+  ExpectNear({WeightedSum(tape)}, Doubles(file_.Golden("vae.loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
   // Of a bias before a norm, differences leave rounding alone.
   double largest = 0;
-  for (const auto& parameter : store.parameters()) {
+  for (const auto& parameter : rank_.store.parameters()) {
     for (const double value :
          Doubles(file_.Golden("grad." + parameter->name))) {
       largest = std::max(largest, std::abs(value));
     }
   }
-  for (const auto& parameter : store.parameters()) {
+  for (const auto& parameter : rank_.store.parameters()) {
     const std::vector<double> got = Doubles(parameter->grad);
     const std::vector<double> expected =
         Doubles(file_.Golden("grad." + parameter->name));
@@ -153,6 +149,23 @@ TEST_F(SparseVaeGolden, MomentsValuesLossAndEveryGradient) {
           << parameter->name << ", element " << i;
     }
   }
+}
+
+TEST_F(SparseVaeGolden, LossesOfAHundredSteps) {
+  const int64_t of_sample = config_.tokens[2] * config_.channels;
+  ExpectTraining(
+      "sparse_vae", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
+        std::vector<double> noise;
+        for (int64_t sample = 0; sample < kBatch; ++sample) {
+          const std::vector<double> own =
+              draws.Noise(RowsOf(sample, "noise") * config_.channels);
+          noise.insert(noise.end(), own.begin(), own.end());
+          noise.resize((sample + 1) * of_sample, 0.0);
+        }
+        Run(context,
+            Tensor::FromValues<double>(
+                device_, {kBatch, config_.tokens[2], config_.channels}, noise));
+      });
 }
 
 }  // namespace

@@ -9,10 +9,12 @@
 #include "models/swin/swin.h"
 #include "models/swin/swin_names.h"
 #include "parallel/functional.h"
-#include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
+#include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -34,62 +36,63 @@ SwinConfig Config() {
   return config;
 }
 
-TEST(SwinGolden, LogitsLossAndEveryGradient) {
-  CpuDevice device(int64_t{1} << 28);
-  const GoldenFile file("tests/goldens/swin.safetensors", device);
-  const SwinConfig config = Config();
-  SingleWorld world;
-  const ProcessGrid grid;
-  Communicators communicators(world, grid);
-  ParallelContext parallel(device, grid, communicators);
-  ParameterStore store(device, DType::kFloat64, /*seed=*/0);
-  const SwinPart part(store, grid, config, {.blocks = {0, config.layers()}});
-  for (const auto& parameter : store.parameters()) {
-    parameter->value.CopyFrom(file.Golden("swin.weights." + parameter->name));
-    parameter->grad =
-        Tensor::Zeros(device, parameter->global_shape, DType::kFloat64);
+class SwinGolden : public testing::Test {
+ protected:
+  void SetUp() override {
+    rank_.SetWeights(rank_.OwnNames(file_, "swin.weights."));
   }
-  std::vector<int32_t> labels;
-  for (const double label : Doubles(file.Golden("inputs.labels"))) {
-    labels.push_back(static_cast<int32_t>(label));
+  ShardedVariable Logits(ForwardContext& context, const Tensor& pixels) const {
+    ShardedVariable x = part_.Embed(context, pixels);
+    for (int i = 0; i < part_.num_blocks(); ++i) {
+      x = part_.RunBlock(context, i, {}, x);
+    }
+    return part_.Head(context, x);
+  }
+  void AddCrossEntropy(ForwardContext& context,
+                       const ShardedVariable& logits) const {
+    AddLoss(context,
+            CrossEntropyLoss(context, logits, file_.Integers("inputs.labels"),
+                             kSmoothing),
+            1.0 / kBatch, "loss");
   }
 
-  Tape tape(device);
-  ForwardContext context{tape, parallel};
-  ShardedVariable x = part.Embed(context, file.Golden("inputs.pixels"));
-  for (int i = 0; i < part.num_blocks(); ++i) {
-    x = part.RunBlock(context, i, {}, x);
-  }
-  const ShardedVariable logits = part.Head(context, x);
-  CHECK_OK(parallel.status());
-  ExpectNear(Doubles(logits.value()), Doubles(file.Golden("swin.logits")),
+  CpuDevice device_{int64_t{1} << 28};
+  GoldenFile file_{"tests/goldens/swin.safetensors", device_};
+  const SwinConfig config_ = Config();
+  GoldenRank rank_{device_};
+  const SwinPart part_{
+      rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers()}}};
+};
+
+TEST_F(SwinGolden, LogitsLossAndEveryGradient) {
+  Tape tape(device_);
+  ForwardContext context{tape, rank_.parallel};
+  const ShardedVariable logits = Logits(context, file_.Golden("inputs.pixels"));
+  CHECK_OK(rank_.parallel.status());
+  ExpectNear(Doubles(logits.value()), Doubles(file_.Golden("swin.logits")),
              "logits");
-  AddLoss(
-      context,
-      CrossEntropyLoss(context, logits,
-                       Tensor::FromValues<int32_t>(device, {kBatch}, labels),
-                       kSmoothing),
-      1.0 / kBatch, "loss");
-  const std::vector<Tape::Loss> losses = tape.TakeLosses();
-  ExpectNear({losses.at(0).weight * Doubles(losses.at(0).value)[0]},
-             Doubles(file.Golden("swin.loss")), "loss");
+  AddCrossEntropy(context, logits);
+  ExpectNear({WeightedSum(tape)}, Doubles(file_.Golden("swin.loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  for (const auto& parameter : store.parameters()) {
-    ExpectNear(Doubles(parameter->grad),
-               Doubles(file.Golden("swin.grad." + parameter->name)),
-               parameter->name);
-  }
+  rank_.ExpectGradients(rank_.OwnNames(file_, "swin.grad."));
 }
 
-TEST(SwinGolden, WeightsLieWhereTransformersHasThem) {
-  CpuDevice device(int64_t{1} << 28);
-  const GoldenFile file("tests/goldens/swin.safetensors", device);
+TEST_F(SwinGolden, LossesOfAHundredSteps) {
+  const Tensor pixels = file_.Golden("inputs.pixels");
+  ExpectTraining(
+      "swin", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
+        AddCrossEntropy(
+            context, Logits(context, Add(pixels, draws.Noise(pixels.shape()))));
+      });
+}
+
+TEST_F(SwinGolden, WeightsLieWhereTransformersHasThem) {
   const auto table = SwinNames(Config());
   CHECK_OK(table.status());
-  file.ExpectNamesOf(*table, "swin.transformers.");
+  file_.ExpectNamesOf(*table, "swin.transformers.");
   for (const auto& [name, values] :
-       file.ThroughNames(*table, "swin.transformers.")) {
-    EXPECT_EQ(values, Doubles(file.Golden("swin.weights." + name))) << name;
+       file_.ThroughNames(*table, "swin.transformers.")) {
+    EXPECT_EQ(values, Doubles(file_.Golden("swin.weights." + name))) << name;
   }
 }
 
