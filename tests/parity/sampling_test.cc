@@ -8,10 +8,14 @@
 
 #include "gtest/gtest.h"
 #include "models/data/field_readers.h"
+#include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"
+#include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "scheduler/plan/plan.h"
+#include "scheduler/plan/stage_ranks.h"
 #include "tests/parity/tiny_job.h"
 #include "trainer/sampling/sampler.h"
 
@@ -51,15 +55,13 @@ std::vector<Sample> Prompts(const TrainingSetup& setup) {
   return prompts;
 }
 
-std::vector<float> Draw(const GridCase& grid) {
-  const TrainingSetup setup = SetupOf(grid);
-  const Plan plan = PlanOf(grid);
+std::vector<float> Draw(const TrainingSetup& setup, const Plan& plan) {
   const SamplerOptions options{
       .solver = Solver::kHeun, .steps = 3, .guidance = 2};
   std::vector<float> drawn;
   std::mutex mutex;
   RunThreadRanks(
-      static_cast<int>(grid.ranks()),
+      static_cast<int>(NumRanks(plan)),
       [&](CommunicatorFactory& factory, int rank) {
         CpuDevice device(int64_t{1} << 40);
         const auto sampler = Sampler::Create(setup, plan, device, factory);
@@ -82,6 +84,10 @@ std::vector<float> Draw(const GridCase& grid) {
   return drawn;
 }
 
+std::vector<float> Draw(const GridCase& grid) {
+  return Draw(SetupOf(grid), PlanOf(grid));
+}
+
 class SamplingTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(SamplingTest, PicturesEqualThoseOfOneRank) {
@@ -98,6 +104,30 @@ TEST_P(SamplingTest, PicturesEqualThoseOfOneRank) {
           << i;
     }
   }
+}
+
+// Of whom no two make a whole replica: each is a stage of its own.
+TEST(SkipSamplingTest, StagesOfUnlikeNumbersOfRanksDrawAsOneRankDoes) {
+  const GridCase seven_blocks = {.layers = 7};
+  const TrainingSetup setup = SetupOf(seven_blocks);
+  const auto plan =
+      ResolvePlan(PlanFromText("microbatches: 2 skip { stage_ranks: [3, 2, 2] "
+                               "  stages_per_microbatch: 2 }"),
+                  {.world_size = 7,
+                   .global_batch = 12,
+                   .num_blocks = 7,
+                   .heads = setup.family->Shape().heads});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(Draw(setup, *plan), Draw(OneRank(seven_blocks)));
+  // With fewer blocks some ranks would have none.
+  Plan fewer = *plan;
+  fewer.clear_stages();
+  for (int stage = 0; stage < 3; ++stage) fewer.add_stages()->set_blocks(2);
+  CpuDevice device(int64_t{1} << 40);
+  SingleWorld world;
+  EXPECT_NE(MessageOf(Sampler::Create(setup, fewer, device, world).status())
+                .find("plan.skip.stage_ranks: found 7 ranks"),
+            std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -17,7 +17,7 @@
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
-#include "scheduler/plan/plan.h"
+#include "scheduler/plan/stage_ranks.h"
 #include "trainer/plan_layout.h"
 #include "trainer/plan_translation.h"
 #include "trainer/sampling/evaluation.h"
@@ -39,6 +39,32 @@ Tensor ToTensor(Device& device, const FieldSpec& spec, int64_t samples,
         return Tensor::FromValues<T>(device, spec.ShapeOf(samples), elements);
       },
       values);
+}
+
+// What samples are drawn under: they visit all stages. Where these have unlike
+// numbers of ranks there are no whole replicas, hence each rank becomes a stage
+// of its own, which has no more blocks than the largest stage had.
+absl::StatusOr<Plan> WholePipeline(const Plan& plan) {
+  Plan whole = plan;
+  whole.clear_skip();
+  if (plan.skip().stage_ranks().empty()) return whole;
+  uint32_t ranks = 0, blocks = 0;
+  for (const uint32_t of_stage : plan.skip().stage_ranks()) ranks += of_stage;
+  for (const Plan::Stage& stage : plan.stages()) blocks += stage.blocks();
+  if (blocks < ranks) {
+    return FailedPrecondition(
+        "plan.skip.stage_ranks: found {} ranks in stages of unlike numbers of "
+        "them, expected no more than the model's {} blocks to draw samples",
+        ranks, blocks);
+  }
+  whole.mutable_grid()->set_dp(1);
+  whole.mutable_grid()->set_pp(ranks);
+  whole.clear_stages();
+  for (uint32_t rank = 0; rank < ranks; ++rank) {
+    whole.add_stages()->set_blocks(blocks / ranks +
+                                   (rank < blocks % ranks ? 1 : 0));
+  }
+  return whole;
 }
 
 // The layout of a plan as it is drawn under: each chunk runs on a whole batch
@@ -128,13 +154,7 @@ std::vector<UnitStore*> Sampler::Own::StoresOf(
 absl::StatusOr<std::unique_ptr<Sampler>> Sampler::Create(
     const TrainingSetup& setup, const Plan& plan, Device& device,
     CommunicatorFactory& factory) {
-  if (plan.skip().stage_ranks_size() > 0) {
-    return FailedPrecondition(
-        "plan.skip.stage_ranks: found stages of unlike numbers of ranks, "
-        "expected as many ranks in each to draw samples");
-  }
-  Plan whole = plan;
-  whole.clear_skip();
+  ASSIGN_OR_RETURN(Plan whole, WholePipeline(plan));
   // Single tokens are not cut.
   if (setup.family->grammar() != nullptr) whole.set_sequence_parallel(false);
   ASSIGN_OR_RETURN(const PlanLayout layout,
@@ -175,7 +195,7 @@ absl::StatusOr<MemoryStatistics> Sampler::PredictMemory(
     const SamplerOptions& options, int64_t samples, DeviceKind kind) {
   const std::unique_ptr<Device> device =
       MakeDryDevice(kind, setup.kernel_libraries);
-  DryWorld world(rank, static_cast<int>(GridSize(plan.grid())));
+  DryWorld world(rank, static_cast<int>(NumRanks(plan)));
   ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler,
                    Create(setup, plan, *device, world));
   RETURN_IF_ERROR(sampler->Rehearse(options, samples));

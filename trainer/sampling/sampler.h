@@ -30,7 +30,7 @@ class Sampler {
   // `plan` is resolved and valid for the setup; of a partial pipeline samples
   // visit all stages. Collective over the factory's world. Device and factory
   // outlive the sampler. Errors: out of memory; a partial pipeline whose stages
-  // have unlike numbers of ranks.
+  // have unlike numbers of ranks, more than the model has blocks.
   static absl::StatusOr<std::unique_ptr<Sampler>> Create(
       const TrainingSetup& setup, const Plan& plan, Device& device,
       CommunicatorFactory& factory);
