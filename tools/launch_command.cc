@@ -226,9 +226,8 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
     launched.allocation = SlurmAllocation();
   const Job as_given = job.job;
   // The data set is for the ranks to open, and so are checks of its classes.
-  const auto setup =
-      ResolveJob(job.job, {.samples = 1,
-                           .classes = LeastClasses(job.job.model())});
+  const auto setup = ResolveJob(
+      job.job, {.samples = 1, .classes = LeastClasses(job.job.model())});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   launched.context = PlanContextOf(*setup, /*world_size=*/1);
   launch.communication_deadline_s = job.job.communication_deadline_s();

@@ -237,10 +237,9 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   setup.objective = objective.training;
   setup.sampling_shift = objective.sampling_shift;
   if (job.sample().solver() == SampleConfig::SOLVER_UNSPECIFIED) {
-    job.mutable_sample()->set_solver(setup.objective->noise_schedule() !=
-                                             nullptr
-                                         ? SampleConfig::DDIM
-                                         : SampleConfig::EULER);
+    job.mutable_sample()->set_solver(
+        setup.objective->noise_schedule() != nullptr ? SampleConfig::DDIM
+                                                     : SampleConfig::EULER);
   }
   RETURN_IF_ERROR(WithContext(CheckSampling({.solver = SolverOf(job.sample()),
                                              .steps = job.sample().steps()},
