@@ -14,10 +14,6 @@ namespace {
 
 constexpr char kFile[] = "tests/goldens/training.safetensors";
 constexpr size_t kSteps = 100;
-// Of the loss. The file is rounded to fp32, and so is some of diffusers' own
-// arithmetic.
-constexpr double kTrainingTolerance = 1e-4;
-
 // As generate_training.py has them.
 AdamWOptions OptionsOf(size_t step) {
   return {.learning_rate = 2e-3,
@@ -97,7 +93,7 @@ void ExpectTraining(
     record(context, draws);
     CHECK_OK(rank.parallel.status());
     ASSERT_NEAR(WeightedSum(tape), expected[step],
-                kTrainingTolerance * expected[step])
+                kGoldenTolerance * expected[step])
         << name << " before step " << step + 1;
     tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
     for (size_t i = 0; i < moments.size(); ++i) {
