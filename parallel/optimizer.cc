@@ -7,9 +7,9 @@
 #include "parallel/exact_sum.h"
 #include "parallel/name_pattern.h"
 #include "parallel/shard_copies.h"
+#include "runtime/ops/adamw.h"
 #include "runtime/ops/cast.h"
 #include "runtime/ops/reduction.h"
-#include "runtime/optim/adamw.h"
 
 namespace trireme {
 namespace {

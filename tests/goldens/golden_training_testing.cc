@@ -6,7 +6,7 @@
 #include "gtest/gtest.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/core/log.h"
-#include "runtime/optim/adamw.h"
+#include "runtime/ops/adamw.h"
 #include "tests/goldens/golden_file_testing.h"
 
 namespace trireme {

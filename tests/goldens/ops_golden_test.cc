@@ -13,13 +13,13 @@
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/adamw.h"
 #include "runtime/ops/attention.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
-#include "runtime/optim/adamw.h"
 
 namespace trireme {
 namespace {

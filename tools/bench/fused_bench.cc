@@ -6,11 +6,11 @@
 
 #include "benchmark/benchmark.h"
 #include "fmt/format.h"
+#include "runtime/ops/adamw.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
-#include "runtime/optim/adamw.h"
 #include "tools/bench/kernels.h"
 #include "tools/bench/random.h"
 

@@ -65,7 +65,7 @@ CONFINED = [
 CONFINED_WORDS = [
     (re.compile(r"\b(raw_data|HostView)\b"),
      # These two copy between files' bytes and tensors.
-     re.compile(r"runtime/(device|ops|optim|comm|checkpoint)/|"
+     re.compile(r"runtime/(device|ops|comm|checkpoint)/|"
                 r"parallel/(logical|stored)_tensors\.cc$|tests/|tools/bench/|"
                 r".*_test(ing)?\.(cc|h)$"),
      "elements are reached where they lie by kernels and messages only; "

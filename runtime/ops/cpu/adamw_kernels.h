@@ -1,4 +1,4 @@
-// CPU kernels behind runtime/optim/adamw.h.
+// CPU kernels behind runtime/ops/adamw.h.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_ADAMW_KERNELS_H_
 #define TRIREME_RUNTIME_OPS_CPU_ADAMW_KERNELS_H_

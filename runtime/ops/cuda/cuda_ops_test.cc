@@ -13,6 +13,7 @@
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/cuda/gpus.h"
 #include "runtime/device/cuda/orders_testing.h"
+#include "runtime/ops/adamw.h"
 #include "runtime/ops/attention.h"
 #include "runtime/ops/convolution.h"
 #include "runtime/ops/cuda/cudnn_graph.h"
@@ -21,7 +22,6 @@
 #include "runtime/ops/random.h"
 #include "runtime/ops/sparse_attention.h"
 #include "runtime/ops/spatial_blocks.h"
-#include "runtime/optim/adamw.h"
 
 namespace trireme {
 namespace {

@@ -1,4 +1,4 @@
-// Kernels of runtime/optim/adamw.h.
+// Kernels of runtime/ops/adamw.h.
 
 #ifndef TRIREME_RUNTIME_OPS_KERNELS_OPTIMIZER_H_
 #define TRIREME_RUNTIME_OPS_KERNELS_OPTIMIZER_H_
@@ -10,7 +10,7 @@
 
 namespace trireme {
 
-// One AdamW step; see runtime/optim/adamw.h. Corrections: 1/(1−β^t).
+// One AdamW step; see runtime/ops/adamw.h. Corrections: 1/(1−β^t).
 struct AdamWArguments {
   DType dtype = DType::kFloat32;        // of grad, master, m, v
   DType value_dtype = DType::kFloat32;  // of value

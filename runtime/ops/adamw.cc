@@ -1,4 +1,4 @@
-#include "runtime/optim/adamw.h"
+#include "runtime/ops/adamw.h"
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 // AdamW and the moving average against the formulas in double precision.
 
-#include "runtime/optim/adamw.h"
+#include "runtime/ops/adamw.h"
 
 #include <omp.h>
 

@@ -5,8 +5,8 @@
 //   v = β2·v + (1−β2)·g'²;  θ −= lr·( m/(1−β1^t) / (√(v/(1−β2^t)) + eps)
 //                                     + weight_decay·θ )
 
-#ifndef TRIREME_RUNTIME_OPTIM_ADAMW_H_
-#define TRIREME_RUNTIME_OPTIM_ADAMW_H_
+#ifndef TRIREME_RUNTIME_OPS_ADAMW_H_
+#define TRIREME_RUNTIME_OPS_ADAMW_H_
 
 #include "runtime/device/tensor.h"
 
@@ -34,4 +34,4 @@ void EmaStep(double decay, const Tensor& master, const Tensor& average);
 
 }  // namespace trireme
 
-#endif  // TRIREME_RUNTIME_OPTIM_ADAMW_H_
+#endif  // TRIREME_RUNTIME_OPS_ADAMW_H_
