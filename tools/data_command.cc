@@ -223,10 +223,10 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
   const bool leader = control.rank() == 0;
   const auto device = DeviceOfRank(arguments, world);
   const auto samples = Open(arguments);
-  absl::StatusOr<LatentEncoder> encoder =
-      !device.ok()    ? device.status()
-      : !samples.ok() ? samples.status()
-                      : EncoderOf(arguments, **device);
+  absl::StatusOr<LatentEncoder> encoder = !device.ok() ? device.status()
+                                          : !samples.ok()
+                                              ? samples.status()
+                                              : EncoderOf(arguments, **device);
   // One host may be slower than another, or lack the files.
   AwaitAllPatiently(*everyone, "samples and autoencoder of other ranks");
   RETURN_IF_ERROR(

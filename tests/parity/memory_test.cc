@@ -104,8 +104,8 @@ TEST_P(MemoryTest, EveryRanksPeakIsPredictedWithinOnePercent) {
 // Program, says before any device is booked what a rank will need. It leaves
 // out what the embedding needs while a chunk holds nothing else: with FULL
 // recomputation that is the peak of so small a model, by 3.6 %. It takes what
-// the head keeps to be there when a block runs again, which is 7 % of so small a
-// model where blocks' inputs leave.
+// the head keeps to be there when a block runs again, which is 7 % of so small
+// a model where blocks' inputs leave.
 TEST_P(MemoryTest, ThePlannersPeakIsNearTheDrySteps) {
   GridCase grid = GetParam();
   grid.layers = 12;
