@@ -12,6 +12,7 @@
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 #include "scheduler/program/instruction_kinds.h"
+#include "scheduler/simulator/simulator.h"
 
 namespace trireme {
 namespace {
@@ -131,7 +132,7 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
           {.name = ToText(instruction),
            .category = std::string(ResourceName(instruction.resource)),
            .rank = context_.communicators().world().rank(),
-           .track = std::string(ResourceName(instruction.resource)),
+           .track = TrackOf(instruction),
            .start_ns = start_ns,
            .duration_ns = NowNs() - start_ns,
            .args = {}});

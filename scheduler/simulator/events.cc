@@ -7,6 +7,13 @@
 
 namespace trireme {
 
+std::string TrackOf(const Instruction& instruction) {
+  if (instruction.kind == InstructionKind::kSend) {
+    return fmt::format("to {}", instruction.peer);
+  }
+  return std::string(ResourceName(instruction.resource));
+}
+
 std::vector<TraceEvent> SimulationTrace(const Program& program,
                                         const Simulation& simulation) {
   auto nanoseconds = [](double seconds) {
@@ -25,9 +32,7 @@ std::vector<TraceEvent> SimulationTrace(const Program& program,
       event.name = ToText(instruction);
       event.category = std::string(ResourceName(instruction.resource));
       event.rank = rank;
-      event.track = instruction.kind == InstructionKind::kSend
-                        ? fmt::format("to {}", instruction.peer)
-                        : event.category;
+      event.track = TrackOf(instruction);
       event.start_ns = start;
       event.duration_ns = end - start;
       event.args.emplace_back("instruction", std::to_string(i));

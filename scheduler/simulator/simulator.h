@@ -26,6 +26,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -93,6 +94,9 @@ absl::StatusOr<Simulation> Simulate(const Program& program,
 absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     const Program& program, std::span<const CostModel> replicas,
     const MemoryModel* memory = nullptr);
+
+// Where a trace, predicted or measured, shows the instruction.
+std::string TrackOf(const Instruction& instruction);
 
 // One event for each instruction that takes time (one for each message, on its
 // sender).

@@ -36,8 +36,18 @@ struct TraceEvent {
 // UTF-8 is replaced, not refused.
 void WriteChromeTrace(const std::vector<TraceEvent>& events, std::ostream& out);
 
+// A step as it was measured above the same step as it was predicted: for each
+// rank first the one, then the other, on tracks of the same names.
+struct Timelines {
+  std::vector<TraceEvent> measured;
+  std::vector<TraceEvent> predicted;
+};
+void WriteChromeTrace(const Timelines& timelines, std::ostream& out);
+
 // The same into a file: beside `path`, synced, then renamed.
 absl::Status WriteChromeTraceFile(const std::vector<TraceEvent>& events,
+                                  const std::string& path);
+absl::Status WriteChromeTraceFile(const Timelines& timelines,
                                   const std::string& path);
 
 }  // namespace trireme

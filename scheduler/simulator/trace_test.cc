@@ -1,7 +1,11 @@
 #include "scheduler/simulator/trace.h"
 
 #include <fstream>
+#include <map>
+#include <set>
 #include <sstream>
+#include <string>
+#include <utility>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -24,7 +28,7 @@ TEST(Trace, IsJsonWithOneTrackForEachRankAndResource) {
   for (const nlohmann::json& event : trace["traceEvents"]) {
     if (event["ph"] == "X") {
       spans.push_back(event);
-    } else {
+    } else if (event["name"] != "process_sort_index") {
       names.push_back(event["args"]["name"]);
     }
   }
@@ -38,12 +42,41 @@ TEST(Trace, IsJsonWithOneTrackForEachRankAndResource) {
   EXPECT_EQ(spans[2]["tid"], spans[0]["tid"]);
 }
 
+// Whoever looks at it compares the two by eye.
+TEST(Trace, WhatWasMeasuredLiesAboveWhatWasPredictedOfEachRank) {
+  Timelines timelines = {.measured = kEvents, .predicted = kEvents};
+  std::swap(timelines.measured[0], timelines.measured[1]);
+  std::ostringstream out;
+  WriteChromeTrace(timelines, out);
+  std::map<int, std::string> names;
+  std::map<std::string, std::set<std::string>> tracks;
+  int spans = 0;
+  const nlohmann::json trace = nlohmann::json::parse(out.str());
+  for (const nlohmann::json& event : trace["traceEvents"]) {
+    spans += event["ph"] == "X" ? 1 : 0;
+    if (event["name"] == "process_sort_index") {
+      EXPECT_EQ(event["args"]["sort_index"], event["pid"]);
+    } else if (event["name"] == "process_name") {
+      names[event["pid"]] = event["args"]["name"];
+    } else if (event["name"] == "thread_name") {
+      tracks[names[event["pid"]]].insert(event["args"]["name"]);
+    }
+  }
+  EXPECT_EQ(spans, 6);
+  EXPECT_EQ(names, (std::map<int, std::string>{{0, "rank 0, measured"},
+                                               {1, "rank 0, predicted"},
+                                               {2, "rank 1, measured"},
+                                               {3, "rank 1, predicted"}}));
+  EXPECT_EQ(tracks["rank 0, measured"], tracks["rank 0, predicted"]);
+  EXPECT_EQ(tracks["rank 1, measured"], tracks["rank 1, predicted"]);
+}
+
 TEST(Trace, TheFileAppearsWholeOrNotAtAll) {
   const std::string folder = testing::TempDir();
   const std::string path = folder + "/trace_test.json";
   ASSERT_TRUE(WriteChromeTraceFile(kEvents, path).ok());
   std::ifstream file(path);
-  EXPECT_EQ(nlohmann::json::parse(file)["traceEvents"].size(), 7u);
+  EXPECT_EQ(nlohmann::json::parse(file)["traceEvents"].size(), 9u);
   const absl::Status status =
       WriteChromeTraceFile(kEvents, folder + "/no_such_folder/trace.json");
   EXPECT_FALSE(status.ok());
