@@ -101,8 +101,9 @@ void StepSimulator::MeasureLinks() {
   model_.context().communicators().control().Max(std::span(link_s_), "links");
 }
 
-std::optional<SimulatedStep> StepSimulator::Simulate(const StepCosts& costs,
-                                                     double before_s) const {
+std::optional<SimulatedStep> StepSimulator::Simulate(
+    const StepCosts& costs, double before_s,
+    std::vector<TraceEvent>* trace) const {
   const Program& program = model_.program();
   // Of offloaded units no times are measured apart.
   if (model_.partial() || program.offload.has_value()) return std::nullopt;
@@ -187,6 +188,7 @@ std::optional<SimulatedStep> StepSimulator::Simulate(const StepCosts& costs,
     LOG(WARNING) << "no simulated step: " << MessageOf(simulation.status());
     return std::nullopt;
   }
+  if (trace != nullptr) *trace = SimulationTrace(program, *simulation);
   result.step_s = simulation->step_s + before + most[1];
   return result;
 }

@@ -22,6 +22,7 @@
 #include "parallel/executor.h"
 #include "runtime/core/processors.h"
 #include "scheduler/simulator/cost_model.h"
+#include "scheduler/simulator/trace.h"
 #include "trainer/rank_model.h"
 
 namespace trireme {
@@ -47,9 +48,10 @@ class StepSimulator {
   // of the batch). Collective over the world; the result is rank 0's, none on
   // others. None either for a partial pipeline, what whose order implies is not
   // told from its messages; nor where a cost was measured that none can be,
-  // which is logged.
-  std::optional<SimulatedStep> Simulate(const StepCosts& costs,
-                                        double before_s) const;
+  // which is logged. `trace`: gets the simulated step's events on rank 0.
+  std::optional<SimulatedStep> Simulate(
+      const StepCosts& costs, double before_s,
+      std::vector<TraceEvent>* trace = nullptr) const;
 
  private:
   bool shares_processors() const {

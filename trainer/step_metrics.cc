@@ -230,7 +230,8 @@ void StepMetricsCollector::ForgetExposed() {
 StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
                                           double data_s, double step_s,
                                           int64_t skipped_samples,
-                                          bool simulate) {
+                                          bool simulate,
+                                          std::vector<TraceEvent>* predicted) {
   ParallelContext& context = model_.context();
   Control& control = context.communicators().control();
   const StepTimes& times = result.times;
@@ -268,7 +269,7 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   maxima.back() = step_s;
   control.SumAndMax(sums, maxima, "metrics");
   std::optional<SimulatedStep> simulated;
-  if (simulate) simulated = simulator_.Simulate(times.costs, data_s);
+  if (simulate) simulated = simulator_.Simulate(times.costs, data_s, predicted);
   if (simulated.has_value()) bubble_s_ = simulated->bubble_s;
 
   StepMetrics metrics;

@@ -15,6 +15,7 @@
 #include "parallel/communicators.h"
 #include "runtime/core/processors.h"
 #include "runtime/device/device.h"
+#include "scheduler/simulator/trace.h"
 #include "trainer/offload_figures.h"
 #include "trainer/offload_meter.h"
 #include "trainer/rank_model.h"
@@ -132,10 +133,12 @@ class StepMetricsCollector {
   // that counts for all. `simulate`: also what the
   // simulator says of the step, which takes a while for many microbatches;
   // without it there is no simulated_s, and the bubble is as long as in the
-  // last simulated step.
+  // last simulated step. `predicted`: gets the simulated step's events, on rank
+  // 0 and where there is one.
   StepMetrics Collect(const GlobalStepResult& result, double data_s,
                       double step_s, int64_t skipped_samples,
-                      bool simulate = true);
+                      bool simulate = true,
+                      std::vector<TraceEvent>* predicted = nullptr);
 
   // What has been communicated since the last step is of none.
   void ForgetExposed();

@@ -320,6 +320,10 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
       RETURN_IF_ERROR(WriteChromeTraceFile(
           end.trace, fmt::format("{}/rank_{}.json", folder.trace(),
                                  factory.world_rank())));
+      if (leader && !end.timelines.measured.empty()) {
+        RETURN_IF_ERROR(WriteChromeTraceFile(
+            end.timelines, folder.trace() + "/timelines.json"));
+      }
     }
     measured.memory = device->Statistics();
     if (!evaluations.DidAll()) measured.kind = MemoryPrediction::kBound;

@@ -330,6 +330,10 @@ TEST_F(TrainTest, TracesCountFromWhereTheRunGoesOn) {
   ASSERT_TRUE(Run().ok());
   EXPECT_THAT(ReadFile(Path("trace/rank_0.json"), kMaxBytes).value(),
               HasSubstr("Forward"));
+  // The step as it was above the step as the simulator has it.
+  EXPECT_THAT(ReadFile(Path("trace/timelines.json"), kMaxBytes).value(),
+              AllOf(HasSubstr("\"rank 0, measured\""),
+                    HasSubstr("\"rank 0, predicted\"")));
 }
 
 // The disk is full until the second step is done: no file may grow beyond what

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <chrono>
+#include <span>
 
 #include "fmt/format.h"
 #include "runtime/core/log.h"
@@ -10,6 +11,7 @@
 #include "runtime/core/status.h"
 #include "trainer/agreement.h"
 #include "trainer/run/run_folder.h"
+#include "trainer/run/timelines.h"
 
 namespace trireme {
 namespace {
@@ -125,16 +127,25 @@ absl::Status TrainingLoop::Step(Device& device) {
       nth_step() <= kLastTracedStep) {
     step.trace = &end_.trace;
   }
+  const size_t traced = end_.trace.size();
+  const bool last_traced =
+      step.trace != nullptr &&
+      (nth_step() == kLastTracedStep || progress_.step == steps_);
   ASSIGN_OR_RETURN(const GlobalStepResult result, health_.Step(batch, step));
   // A step that is left out has not waited for what is being copied.
   saver_.Settle();
   batch = Batch();
 
-  const bool simulate = nth_step() == 1 || progress_.step == steps_ ||
+  const bool simulate = nth_step() == 1 || last_traced ||
+                        progress_.step == steps_ ||
                         progress_.step % run_.job.log().every() == 0;
-  StepMetrics metrics =
-      collector_.Collect(result, data_s, SecondsSince(start),
-                         leader() ? reader_.skipped() : 0, simulate);
+  StepMetrics metrics = collector_.Collect(
+      result, data_s, SecondsSince(start), leader() ? reader_.skipped() : 0,
+      simulate, last_traced ? &end_.timelines.predicted : nullptr);
+  if (last_traced) {
+    end_.timelines.measured = GatherTrace(
+        model_.grid(), control_, std::span(end_.trace).subspan(traced));
+  }
   metrics.step = progress_.step;
   metrics.learning_rate = step.learning_rate;
   if (!run_.setup.buckets.empty()) {

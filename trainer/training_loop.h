@@ -41,6 +41,9 @@ class TrainingLoop {
     std::vector<double> step_seconds;
     // This rank's, of the steps that TrainOptions::trace asks for.
     std::vector<TraceEvent> trace;
+    // On rank 0: the last of them, of the first pipeline; nothing predicted
+    // where StepSimulator simulates nothing.
+    Timelines timelines;
   };
 
   // All outlive the loop. `evaluations` have begun. `log`: rank 0's, null on

@@ -198,7 +198,10 @@ std::vector<Lane> LanesOf(const RunFolder& run) {
   const auto names = ListDirectory(run.trace());
   if (!names.ok()) return lanes;
   for (const std::string& name : *names) {
-    if (lanes.size() == kMostLanes || !absl::EndsWith(name, ".json")) continue;
+    if (lanes.size() == kMostLanes || !absl::StartsWith(name, "rank_") ||
+        !absl::EndsWith(name, ".json")) {
+      continue;
+    }
     const auto text = ReadFile(run.trace() + "/" + name, kMostBytes);
     if (!text.ok()) continue;
     const Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
