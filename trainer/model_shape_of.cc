@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "models/objective/classification.h"
 #include "models/objective/rectified_flow.h"
 #include "trainer/recorded_pieces.h"
 
@@ -19,11 +20,15 @@ ModelShape ModelShapeOf(const TrainingSetup& setup, double expert_load) {
       shape.gradient_bytes *
       ((masters ? 3 : 2) + (setup.optimizer.ema_decay > 0 ? 1 : 0));
   shape.trained_leaves = setup.trained.LeaveTheDevice();
-  // A model that is only evaluated has no objective: any shows its pieces.
+  // A model that is only evaluated has no objective: any of its samples' kind
+  // shows its pieces.
   TrainingSetup recording = setup;
   // Of pictures of several sizes the first, which costs most.
   recording.buckets.clear();
-  if (recording.objective == nullptr) {
+  if (recording.objective == nullptr && setup.family->classifies()) {
+    recording.objective = std::make_shared<ClassificationObjective>(
+        /*smoothing=*/0, /*global_batch=*/1);
+  } else if (recording.objective == nullptr) {
     recording.objective = std::make_shared<RectifiedFlowObjective>(
         RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/1);
   }
