@@ -13,8 +13,10 @@ namespace trireme {
 namespace {
 
 constexpr std::chrono::seconds kPatience(2);
-// Between attempts to reach a coordinator that may come back.
+// Between attempts to reach a coordinator that may come back, and how long a
+// report waits for one of them.
 constexpr int kReconnectMs = 500;
+constexpr std::chrono::seconds kReaching(1);
 
 std::shared_ptr<grpc::Channel> ChannelTo(const CoordinatorAddress& address) {
   grpc::ChannelArguments arguments;
@@ -34,7 +36,9 @@ std::shared_ptr<grpc::Channel> ChannelTo(const CoordinatorAddress& address) {
 }  // namespace
 
 CoordinatorClient::CoordinatorClient(const CoordinatorAddress& address)
-    : address_(address), stub_(Coordinator::NewStub(ChannelTo(address))) {}
+    : address_(address),
+      channel_(ChannelTo(address)),
+      stub_(Coordinator::NewStub(channel_)) {}
 
 template <typename Request, typename Reply>
 absl::Status CoordinatorClient::Call(
@@ -54,6 +58,9 @@ absl::Status CoordinatorClient::Call(
 
 absl::StatusOr<OrdersSoFar> CoordinatorClient::Report(
     const RankReport& report) {
+  // Calls on a channel that has lost its coordinator fail at once, and nobody
+  // would see to it that TLS shakes hands with who took that one's place.
+  channel_->WaitForConnected(std::chrono::system_clock::now() + kReaching);
   OrdersSoFar orders;
   RETURN_IF_ERROR(Call(&Coordinator::Stub::Report, report, orders));
   return orders;

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "grpcpp/channel.h"
 #include "trainer/coordinator/coordinator.grpc.pb.h"
 #include "trainer/coordinator/launch_record.h"
 
@@ -18,9 +19,10 @@ class CoordinatorClient {
  public:
   explicit CoordinatorClient(const CoordinatorAddress& address);
 
-  // Errors: Unavailable where nobody is there, DeadlineExceeded where who is
-  // does not answer within two seconds; what the coordinator refuses, as
-  // FailedPrecondition a report of ranks that were started again since.
+  // Errors: Unavailable where nobody is there, for a report after a second;
+  // DeadlineExceeded where who is does not answer within two seconds; what the
+  // coordinator refuses, as FailedPrecondition a report of ranks that were
+  // started again since.
   absl::StatusOr<OrdersSoFar> Report(const RankReport& report);
   absl::StatusOr<JobStatus> GetStatus();
   absl::Status GiveOrder(Order::Kind kind);
@@ -32,6 +34,7 @@ class CoordinatorClient {
                     const Request& request, Reply& reply);
 
   const CoordinatorAddress address_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<Coordinator::Stub> stub_;
 };
 
