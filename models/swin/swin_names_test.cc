@@ -57,10 +57,12 @@ TEST(SwinNames, PublishedConfigurationIsThePreset) {
   preset.set_drop_path(0.1);
   const auto expected = ResolveSwin(preset, 3, 192, 21841);
   ASSERT_TRUE(expected.ok()) << MessageOf(expected.status());
-  EXPECT_EQ(SwinNames(*found)->config(), SwinNames(*expected)->config());
+  const auto names = SwinNames(*found);
+  ASSERT_TRUE(names.ok()) << MessageOf(names.status());
+  EXPECT_EQ(names->config(), SwinNames(*expected)->config());
   // 109 million with a head of 21841 classes.
   int64_t parameters = 0;
-  for (const NamedShape& tensor : SwinNames(*found)->tensors()) {
+  for (const NamedShape& tensor : names->tensors()) {
     parameters += tensor.shape.num_elements();
   }
   EXPECT_NEAR(static_cast<double>(parameters), 109.3e6, 0.1e6);
