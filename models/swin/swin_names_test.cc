@@ -71,16 +71,16 @@ TEST(SwinNames, PublishedConfigurationIsThePreset) {
 // microsoft/swinv2-base-patch4-window12to16-192to256-22kto1k-ft
 TEST(SwinNames, WindowsThatBiasesWereLearntInAreKept) {
   Json config = PublishedConfig();
-  config["image_size"] = 256;
-  config["window_size"] = 16;
-  config["pretrained_window_sizes"] = {12, 12, 12, 6};
+  config["image_size"] = 256u;
+  config["window_size"] = 16u;
+  config["pretrained_window_sizes"] = {12u, 12u, 12u, 6u};
   EXPECT_EQ(DifferenceOf(config), "");
   const auto swin = Read(config);
   ASSERT_TRUE(swin.ok()) << MessageOf(swin.status());
   EXPECT_EQ(SizesOfBlock(*swin, 0).learnt_window, 12);
   EXPECT_EQ(SizesOfBlock(*swin, 23).learnt_window, 6);
   EXPECT_EQ(SizesOfBlock(*swin, 23).windows.window, 8);
-  config["pretrained_window_sizes"] = {1, 12, 12, 6};
+  config["pretrained_window_sizes"] = {1u, 12u, 12u, 6u};
   EXPECT_EQ(DifferenceOf(config),
             "model.swin.stages[0].learnt_window: found 1, expected 2 to 64");
 }
@@ -112,7 +112,7 @@ TEST(SwinNames, WhatNoModelHereComputesIsNamed) {
         << DifferenceOf(config);
   }
   Json config = PublishedConfig();
-  config["num_heads"] = {4, 8};
+  config["num_heads"] = {4u, 8u};
   EXPECT_NE(DifferenceOf(config).find("stages[2].heads: found 0"),
             std::string::npos);
 }
