@@ -12,7 +12,7 @@
 namespace trireme {
 namespace {
 
-// Steps add to what is rounded: after 65 of them Swin V2 is 1.1e-6 off.
+// Steps add to what is rounded.
 constexpr double kTolerance = 1e-5;
 constexpr char kFile[] = "tests/goldens/training.safetensors";
 constexpr size_t kSteps = 100;

@@ -14,7 +14,6 @@
 #include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
 #include "tests/goldens/golden_rank_testing.h"
-#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -75,15 +74,6 @@ TEST_F(SwinGolden, LogitsLossAndEveryGradient) {
   ExpectNear({WeightedSum(tape)}, Doubles(file_.Golden("swin.loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
   rank_.ExpectGradients(rank_.OwnNames(file_, "swin.grad."));
-}
-
-TEST_F(SwinGolden, LossesOfAHundredSteps) {
-  const Tensor pixels = file_.Golden("inputs.pixels");
-  ExpectTraining(
-      "swin", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
-        AddCrossEntropy(
-            context, Logits(context, Add(pixels, draws.Noise(pixels.shape()))));
-      });
 }
 
 TEST_F(SwinGolden, WeightsLieWhereTransformersHasThem) {
