@@ -17,8 +17,8 @@ constexpr double kTolerance = 1e-5;
 constexpr char kFile[] = "tests/goldens/training.safetensors";
 constexpr size_t kSteps = 100;
 // As generate_training.py has them.
-AdamWOptions OptionsOf(size_t step) {
-  return {.learning_rate = 2e-3,
+AdamWOptions OptionsOf(size_t step, double learning_rate) {
+  return {.learning_rate = learning_rate,
           .beta1 = 0.9,
           .beta2 = 0.95,
           .eps = 1e-8,
@@ -74,7 +74,8 @@ GoldenDraws::Flow GoldenDraws::DrawFlow(const Tensor& clean) {
 
 void ExpectTraining(
     const std::string& name, GoldenRank& rank,
-    const std::function<void(ForwardContext&, GoldenDraws&)>& record) {
+    const std::function<void(ForwardContext&, GoldenDraws&)>& record,
+    double learning_rate) {
   Device& device = rank.store.device();
   const std::vector<double> expected =
       Doubles(GoldenFile(kFile, device).Golden(name + ".losses"));
@@ -99,8 +100,8 @@ void ExpectTraining(
     tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
     for (size_t i = 0; i < moments.size(); ++i) {
       const Parameter& parameter = *rank.store.parameters()[i];
-      AdamWStep(OptionsOf(step), parameter.grad, parameter.value, moments[i].m,
-                moments[i].v, parameter.value);
+      AdamWStep(OptionsOf(step, learning_rate), parameter.grad, parameter.value,
+                moments[i].m, moments[i].v, parameter.value);
     }
   }
 }

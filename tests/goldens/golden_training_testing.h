@@ -50,7 +50,8 @@ class GoldenDraws {
 // 1e-5 of it.
 void ExpectTraining(
     const std::string& name, GoldenRank& rank,
-    const std::function<void(ForwardContext&, GoldenDraws&)>& record);
+    const std::function<void(ForwardContext&, GoldenDraws&)>& record,
+    double learning_rate = 2e-3);
 
 }  // namespace trireme
 

@@ -14,6 +14,7 @@
 #include "runtime/ops/pointwise.h"
 #include "tests/goldens/golden_file_testing.h"
 #include "tests/goldens/golden_rank_testing.h"
+#include "tests/goldens/golden_training_testing.h"
 
 namespace trireme {
 namespace {
@@ -74,6 +75,17 @@ TEST_F(SwinGolden, LogitsLossAndEveryGradient) {
   ExpectNear({WeightedSum(tape)}, Doubles(file_.Golden("swin.loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
   rank_.ExpectGradients(rank_.OwnNames(file_, "swin.grad."));
+}
+
+TEST_F(SwinGolden, LossesOfAHundredSteps) {
+  const Tensor pixels = file_.Golden("inputs.pixels");
+  ExpectTraining(
+      "swin", rank_,
+      [&](ForwardContext& context, GoldenDraws& draws) {
+        AddCrossEntropy(
+            context, Logits(context, Add(pixels, draws.Noise(pixels.shape()))));
+      },
+      /*learning_rate=*/2e-4);
 }
 
 TEST_F(SwinGolden, WeightsLieWhereTransformersHasThem) {
