@@ -34,6 +34,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/hosts.h"
+#include "tools/launch_batch.h"
 #include "tools/launch_log.h"
 #include "tools/mpirun.h"
 #include "tools/restarts.h"
@@ -281,95 +282,6 @@ int PrintDryRun(const ParsedCommand& arguments, const Launch& launch,
   return Fail(kName, Become(std::move(account), start.environment));
 }
 
-// What the launch that a batch system runs is given of launch's own options.
-absl::StatusOr<std::vector<std::string>> BatchOptions(
-    const ParsedCommand& arguments) {
-  const bool emits = arguments.Has("emit");
-  const char* const system = emits ? "--emit" : "--slurm";
-  std::vector<const char*> machines = {"hosts", "hostfile", "spares"};
-  // Else a plan is made for them.
-  if (!arguments.Has("device_memory")) {
-    machines.insert(machines.end(), {"cluster", "only"});
-  }
-  if (emits) machines.push_back("listen");
-  for (const char* option : machines) {
-    if (!arguments.Has(option)) continue;
-    return InvalidArgument(
-        "--{}: found with {}, expected none: the machines are those that the "
-        "job is given",
-        option, system);
-  }
-  if (emits && arguments.Has("checkpoint")) {
-    return InvalidArgument(
-        "--checkpoint: found with --emit, expected none: a launch that is "
-        "started again would go back to it each time");
-  }
-  std::vector<std::string> given;
-  for (const char* option : {"restarts", "lost_after_s", "metrics", "listen"}) {
-    if (!arguments.Has(option)) continue;
-    given.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
-  }
-  for (const char* option : {"tls", "check"}) {
-    if (arguments.Has(option)) given.push_back(fmt::format("--{}", option));
-  }
-  return given;
-}
-
-// The launch that a batch system is to run.
-absl::StatusOr<BatchJob> BatchJobOf(const ParsedCommand& arguments,
-                                    const Launch& launch,
-                                    const std::string& self) {
-  BatchJob batch{.name = launch.name};
-  const int64_t ranks = launch.job.ranks.value_or(1);
-  ASSIGN_OR_RETURN(batch.nodes, arguments.GetInt("nodes"));
-  if (batch.nodes < 1 || ranks % batch.nodes != 0) {
-    return InvalidArgument(
-        "--nodes: found {}, expected a divisor of the {} "
-        "ranks",
-        batch.nodes, ranks);
-  }
-  batch.ranks_per_node = ranks / batch.nodes;
-  batch.launch = TrainArguments(arguments, launch);
-  batch.launch.front() = kName;
-  batch.launch.insert(batch.launch.begin(), self);
-  // One that is queued again goes on.
-  if (!arguments.Has("resume")) batch.launch.emplace_back("--resume");
-  ASSIGN_OR_RETURN(const std::vector<std::string> own, BatchOptions(arguments));
-  batch.launch.insert(batch.launch.end(), own.begin(), own.end());
-  return batch;
-}
-
-// Prints, or hands to sbatch.
-int HandToBatch(const ParsedCommand& arguments, const Launch& launch,
-                const std::string& self) {
-  const absl::StatusOr<BatchJob> batch = BatchJobOf(arguments, launch, self);
-  if (!batch.ok()) return Fail(kName, batch.status());
-  if (arguments.Has("emit")) {
-    if (arguments.Get("emit") != "kubernetes") {
-      return Fail(kName,
-                  InvalidArgument("--emit: found '{}', expected kubernetes",
-                                  arguments.Get("emit")));
-    }
-    fmt::print("{}", KubernetesJob(*batch, arguments.Get("image")));
-    return 0;
-  }
-  const std::string script = SlurmScript(*batch, arguments.All("sbatch"));
-  if (arguments.Has("dry_run")) {
-    fmt::print("{}", script);
-    return 0;
-  }
-  // One that is not there is told by its status.
-  std::signal(SIGPIPE, SIG_IGN);
-  FILE* const sbatch = popen("sbatch", "w");
-  const bool given =
-      sbatch != nullptr &&
-      std::fwrite(script.data(), 1, script.size(), sbatch) == script.size();
-  if (sbatch != nullptr && pclose(sbatch) == 0 && given) return 0;
-  return Fail(kName,
-              Unavailable("sbatch failed; expected Slurm's sbatch on the "
-                          "PATH (--dry_run prints the script)"));
-}
-
 // Tries what the launch will need, and ends. Returns only if that fails.
 int Check(LaunchedJob job) {
   std::vector<Host> hosts = job.machines.hosts;
@@ -457,7 +369,12 @@ int Run(const ParsedCommand& arguments, int, char**) {
   job.program.emplace_back(isatty(STDOUT_FILENO) == 1 ? "--progress=bar"
                                                       : "--progress=lines");
   if (arguments.Has("slurm") || arguments.Has("emit")) {
-    return HandToBatch(arguments, *launch, *self);
+    std::vector<std::string> given = TrainArguments(arguments, *launch);
+    given.erase(given.begin());
+    return HandToBatch(arguments, {.name = launch->name,
+                                   .ranks = launch->job.ranks.value_or(1),
+                                   .program = *self,
+                                   .arguments = std::move(given)});
   }
   // The first start went on from there; since then it has come further.
   if (job.allocation.has_value() && job.allocation->queued_again) {

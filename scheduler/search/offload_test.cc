@@ -10,97 +10,15 @@
 #include "scheduler/explain/sensitivities.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/explain/verdicts.h"
-#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
-#include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/memory_fit.h"
+#include "scheduler/search/offload_testing.h"
 #include "scheduler/search/search.h"
 
 namespace trireme {
 namespace {
-
-// Of the device and its host.
-constexpr double kFlops = 100e12;
-constexpr double kToDevice = 20e9;
-constexpr double kToHost = 25e9;
-constexpr double kHostMemory = 70e9;
-
-constexpr int64_t kLayers = 24;
-constexpr int64_t kHidden = 3072;
-constexpr int64_t kTokens = 4096;
-// Without biases and norms, which are a thousandth.
-constexpr double kBlock = 12.0 * kHidden * kHidden;
-
-// 2.7 billion parameters: 49 GB of weights, gradients and optimizer.
-ModelShape LargeModel() {
-  ModelShape model;
-  model.name = "DiT";
-  model.layers = kLayers;
-  model.hidden = kHidden;
-  model.mlp_hidden = 4 * kHidden;
-  model.heads = 24;
-  model.tokens = kTokens;
-  model.pieces = PiecesByFormulas();
-  return model;
-}
-
-// One device of 24 GB, which moves element-wise data in no time.
-Cluster OneDevice() {
-  Cluster cluster;
-  Cluster::Device& device = *cluster.add_devices();
-  device.set_name("small");
-  device.set_peak_bf16_flops(kFlops);
-  device.set_peak_fp32_flops(kFlops);
-  device.set_achieved_bf16_flops(kFlops);
-  device.set_memory_bytes(24'000'000'000);
-  device.set_memory_bytes_per_s(1e18);
-  device.set_to_device_bytes_per_s(kToDevice);
-  device.set_to_host_bytes_per_s(kToHost);
-  Cluster::Node& node = *cluster.add_nodes();
-  node.set_name("desk");
-  node.set_device("small");
-  node.set_count(1);
-  node.set_host_memory_bytes_per_s(kHostMemory);
-  return cluster;
-}
-
-PlannerInput Input() {
-  return {.model = LargeModel(), .cluster = OneDevice(), .global_batch = 16};
-}
-
-// FLOPs of one sample's forward through one block: products with weights, and
-// attention.
-double BlockForwardSeconds(double samples) {
-  return samples * (2 * kBlock * kTokens + 4.0 * kTokens * kTokens * kHidden) /
-         kFlops;
-}
-
-PlanReport Planned(const PlannerInput& input) {
-  absl::StatusOr<PlanReport> report = MakePlan(input);
-  EXPECT_TRUE(report.ok()) << report.status();
-  return report.ok() ? *std::move(report) : PlanReport();
-}
-
-Estimate Estimated(const PlannerInput& input, const Candidate& candidate) {
-  const auto cluster = ResolveCluster(input.cluster);
-  EXPECT_TRUE(cluster.ok()) << cluster.status();
-  const auto plan =
-      PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
-  EXPECT_TRUE(plan.ok()) << plan.status();
-  absl::StatusOr<Estimate> estimate =
-      EstimatePlan(input.model, *cluster, *plan);
-  EXPECT_TRUE(estimate.ok()) << estimate.status();
-  return estimate.ok() ? *std::move(estimate) : Estimate();
-}
-
-Candidate Offloaded(int32_t resident_units, int32_t microbatch_size) {
-  return {.microbatch_size = microbatch_size,
-          .recompute = Plan::FULL,
-          .offload = true,
-          .resident_units = resident_units};
-}
 
 // Somebody with one small card wants to fine-tune a model that does not fit it.
 TEST(Offload, AModelTooLargeForItsDeviceIsOffloaded) {
@@ -357,37 +275,6 @@ TEST(Offload, ASlowLinkIsCrossedUnitByUnit) {
       << PlanTable(report);
 }
 
-// The host holds weights and gradients, and the drive's rate is what updates go
-// by; several processes share it.
-TEST(Offload, OptimizerStatesOnADriveTakeItsTime) {
-  PlannerInput input = Input();
-  const auto estimate = [&](bool on_drive) {
-    const auto cluster = ResolveCluster(input.cluster);
-    auto plan = PlanOfCandidate(input.model, *cluster, 1, Offloaded(2, 1));
-    EXPECT_TRUE(plan.ok()) << plan.status();
-    if (on_drive) plan->mutable_offload()->mutable_nvme()->set_folder("/drive");
-    return EstimatePlan(input.model, *cluster, *plan).value();
-  };
-  const Estimate at_home = estimate(false);
-  for (const double rate : {0.0, 1e9, 1e12}) {
-    input.cluster.mutable_nodes(0)->set_drive_bytes_per_s(rate);
-    const Estimate on_drive = estimate(true);
-    const double update_s =
-        std::max(28 / kHostMemory, 12 / (rate > 0 ? rate : 2e9)) * kLayers *
-        kBlock;
-    const double hidden = (kLayers - 1) * BlockForwardSeconds(1);
-    EXPECT_NEAR(on_drive.parts.optimizer_s, update_s - hidden, 0.02 * update_s)
-        << rate;
-    // Buckets of 32 MiB of gradients.
-    const double expected =
-        6 * kLayers * kBlock + 3 * 12 * (double{32 << 20} / 4);
-    EXPECT_NEAR(static_cast<double>(on_drive.host_bytes[0]), expected,
-                0.01 * expected);
-  }
-  EXPECT_NEAR(static_cast<double>(at_home.host_bytes[0]), 18 * kLayers * kBlock,
-              0.01 * 18 * kLayers * kBlock);
-}
-
 TEST(Offload, WhereFewerFitFewerStay) {
   PlannerInput input = Input();
   // Copies that hide with nearly all units only.
@@ -420,121 +307,6 @@ TEST(Offload, NoRefusalIsListedTwice) {
                                        VerdictCode::kTpCrossesNode;
                           }),
             1);
-}
-
-TEST(Offload, WhatTheHostCannotHoldIsRefused) {
-  PlannerInput input = Input();
-  input.cluster.mutable_nodes(0)->set_host_memory_bytes(40'000'000'000);
-  const absl::StatusOr<PlanReport> none = MakePlan(input);
-  ASSERT_EQ(none.status().code(), absl::StatusCode::kResourceExhausted)
-      << none.status();
-  EXPECT_NE(none.status().message().find("over a host's memory by 8."),
-            std::string::npos)
-      << none.status();
-  // Said of each candidate, too.
-  input.model.layers = 8;
-  input.cluster.mutable_nodes(0)->set_host_memory_bytes(10'000'000'000);
-  const PlanReport report = Planned(input);
-  const auto why = Why(input, report, {.offload = true});
-  ASSERT_TRUE(why.ok()) << why.status();
-  EXPECT_NE(why->find("over a host's memory by 6."), std::string::npos) << *why;
-}
-
-// The host holds 6 of a parameter's 18 bytes then.
-TEST(Offload, WhereTheHostIsTooSmallADriveHoldsTheOptimizer) {
-  PlannerInput input = Input();
-  Cluster::Node& node = *input.cluster.mutable_nodes(0);
-  node.set_host_memory_bytes(40'000'000'000);
-  node.set_drive_folder("/mnt/drive");
-  node.set_drive_bytes_per_s(1e9);
-  const PlanReport report = Planned(input);
-  ASSERT_FALSE(report.best.empty());
-  const RankedPlan& best = report.best.front();
-  EXPECT_EQ(best.plan.offload().nvme().folder(), "/mnt/drive");
-  EXPECT_TRUE(best.candidate.drive);
-  EXPECT_EQ(best.estimate.host_overflow.node, -1);
-  const double states = 12 * kLayers * kBlock;
-  EXPECT_NEAR(static_cast<double>(best.estimate.drive_bytes[0]), states,
-              0.01 * states);
-  EXPECT_NEAR(best.estimate.parts.optimizer_s, states / 1e9,
-              0.05 * states / 1e9);
-  // Not where others have filled it since.
-  EXPECT_TRUE(Fits(best.estimate));
-  ClusterModel full = report.cluster;
-  full.nodes[0].drive_free_bytes = 1'000'000'000;
-  const auto refused = EstimatePlan(input.model, full, best.plan);
-  ASSERT_TRUE(refused.ok()) << refused.status();
-  EXPECT_FALSE(Fits(*refused));
-  const std::string text = OffloadText(input, best);
-  EXPECT_NE(text.find("of optimizer states in /mnt/drive"), std::string::npos)
-      << text;
-  EXPECT_NE(ToText(best.candidate).find("optimizer states on a drive"),
-            std::string::npos);
-  // A host that is large enough needs none.
-  node.set_host_memory_bytes(200'000'000'000);
-  EXPECT_FALSE(Planned(input).best.front().plan.offload().has_nvme());
-}
-
-// Then 4 bytes of a parameter's are left to it, and the blocks that come next.
-TEST(Offload, WhereTheHostIsTooSmallForWeightsTheDriveHasMost) {
-  PlannerInput input = Input();
-  Cluster::Node& node = *input.cluster.mutable_nodes(0);
-  node.set_host_memory_bytes(14'000'000'000);
-  node.set_drive_folder("/mnt/drive");
-  node.set_drive_bytes_per_s(1e9);
-  const PlanReport report = Planned(input);
-  ASSERT_FALSE(report.best.empty());
-  const RankedPlan& best = report.best.front();
-  const uint32_t held = best.plan.offload().nvme().host_units();
-  ASSERT_GE(held, 4u);
-  ASSERT_LT(held, static_cast<uint32_t>(kLayers));
-  EXPECT_EQ(best.candidate.host_units, static_cast<int32_t>(held));
-  EXPECT_TRUE(Fits(best.estimate));
-  const double expected = 4 * kLayers * kBlock + 2 * held * kBlock +
-                          3 * 12 * (double{32 << 20} / 4);
-  EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]), expected,
-              0.01 * expected);
-  // One more would not fit.
-  EXPECT_GT(expected + 2 * kBlock, 14e9);
-  const double on_drive = 14 * kLayers * kBlock;
-  EXPECT_NEAR(static_cast<double>(best.estimate.drive_bytes[0]), on_drive,
-              0.01 * on_drive);
-  const std::string text = OffloadText(input, best);
-  EXPECT_NE(text.find("blocks and optimizer states (the host has"),
-            std::string::npos)
-      << text;
-  EXPECT_NE(ToText(best.candidate).find("with all weights but for"),
-            std::string::npos);
-  // What is read for copies takes the drive's time.
-  node.set_drive_bytes_per_s(0.1e9);
-  const auto cluster = ResolveCluster(input.cluster);
-  ASSERT_TRUE(cluster.ok());
-  const auto copies_of = [&](uint32_t host_units) {
-    Plan plan = best.plan;
-    plan.mutable_offload()->mutable_nvme()->set_host_units(host_units);
-    return EstimatePlan(input.model, *cluster, plan)->parts.copy_s;
-  };
-  EXPECT_LT(copies_of(kLayers), 0.5 * copies_of(held));
-}
-
-TEST(Offload, ADriveThatIsNotThereOrTooSmallIsSaid) {
-  PlannerInput input = Input();
-  Cluster::Node& node = *input.cluster.mutable_nodes(0);
-  node.set_host_memory_bytes(40'000'000'000);
-  const auto refusal = [&] { return MakePlan(input).status().ToString(); };
-  EXPECT_NE(refusal().find("trireme profile --drive"), std::string::npos)
-      << refusal();
-  node.set_drive_folder("/mnt/drive");
-  node.set_drive_free_bytes(1'000'000'000);
-  EXPECT_NE(refusal().find("of the drive of desk, of which 1.0 GB are free"),
-            std::string::npos)
-      << refusal();
-  node.clear_drive_free_bytes();
-  node.set_host_memory_bytes(10'000'000'000);
-  EXPECT_NE(refusal().find(
-                "with optimizer and most blocks on its drive desk still needs"),
-            std::string::npos)
-      << refusal();
 }
 
 // Asking does not find a reason to offload where there is none.
@@ -579,95 +351,7 @@ TEST(Offload, WherePlansFitNoneWithItIsFaster) {
       << *unknown;
 }
 
-// Stages on several devices stream beside one another, and share the host.
-TEST(Offload, PipelineRanksShareTheHostsMemory) {
-  PlannerInput input = Input();
-  input.model.layers = 48;
-  Cluster::Node& node = *input.cluster.mutable_nodes(0);
-  node.set_count(2);
-  node.mutable_link()->set_latency_s(1e-6);
-  node.mutable_link()->set_bytes_per_s(100e9);
-  const PlanReport report = Planned(input);
-  ASSERT_FALSE(report.best.empty());
-  const RankedPlan& best = report.best.front();
-  ASSERT_TRUE(best.plan.has_offload());
-  EXPECT_EQ(best.plan.grid().tp() * best.plan.grid().pp(), 2u);
-  // Each updates a half, at half of the rate, under its first forward.
-  const double host = 28 * 48 * kBlock / kHostMemory;
-  const double hidden =
-      48 / 2 * BlockForwardSeconds(best.plan.microbatch_size());
-  EXPECT_NEAR(best.estimate.parts.optimizer_s, host - hidden, 0.05 * host);
-  EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]),
-              18 * 48 * kBlock, 0.01 * 18 * 48 * kBlock);
-  // Replicas' gradients could not be reduced; whoever asks is told.
-  const auto why = Why(input, report, {.dp = 2, .offload = true});
-  ASSERT_TRUE(why.ok()) << why.status();
-  EXPECT_NE(why->find("UNSUPPORTED(plan.offload: found grid.dp 2"),
-            std::string::npos)
-      << *why;
-}
-
 // Whoever looks for what holds an offloaded step up must find it in the list.
-// Of two hosts one is small: it holds the smaller stage, whichever comes first
-// in the cluster's file.
-TEST(Offload, TheSmallerStageLiesAtTheSmallerHost) {
-  for (const int small : {0, 1}) {
-    PlannerInput input = Input();
-    input.model.layers = 3;
-    input.options.space.offload = OffloadSearch::kOnly;
-    Cluster::Node& other = *input.cluster.add_nodes();
-    other = input.cluster.nodes(0);
-    other.set_name("other");
-    input.cluster.mutable_default_link()->set_latency_s(1e-6);
-    input.cluster.mutable_default_link()->set_bytes_per_s(1e12);
-    // One block and no second one.
-    input.cluster.mutable_nodes(small)->set_host_memory_bytes(
-        static_cast<uint64_t>(1.5 * 18 * kBlock));
-    const PlanReport report = Planned(input);
-    ASSERT_FALSE(report.best.empty()) << small;
-    const RankedPlan& best = report.best.front();
-    EXPECT_EQ(best.plan.grid().pp(), 2U);
-    EXPECT_TRUE(Fits(best.estimate));
-    EXPECT_EQ(best.candidate.verdict, VerdictCode::kChosen);
-    EXPECT_LT(best.estimate.host_bytes[small],
-              best.estimate.host_bytes[1 - small]);
-  }
-}
-
-// Which stage lies at a slow host is the placement's to choose: a bound that
-// takes the first choice for granted would refuse what is faster.
-TEST(Offload, NoPlacementIsFasterThanTheBoundWhereHostsAreUnlike) {
-  for (const int slow : {0, 1}) {
-    PlannerInput input = Input();
-    input.model.layers = 3;
-    input.global_batch = 1;
-    Cluster::Node& other = *input.cluster.add_nodes();
-    other = input.cluster.nodes(0);
-    other.set_name("other");
-    input.cluster.mutable_nodes(slow)->set_host_memory_bytes_per_s(kHostMemory /
-                                                                   100);
-    input.cluster.mutable_default_link()->set_latency_s(1e-6);
-    input.cluster.mutable_default_link()->set_bytes_per_s(1e12);
-    const auto cluster = ResolveCluster(input.cluster);
-    ASSERT_TRUE(cluster.ok()) << cluster.status();
-    Candidate candidate = Offloaded(/*resident_units=*/1, 1);
-    candidate.pp = 2;
-    const auto likely =
-        CandidateCosting(input.model, *cluster, 1).Cost(/*index=*/0, candidate);
-    ASSERT_TRUE(likely.ok()) << likely.status();
-    EXPECT_GT(candidate.step_s, 0);
-    for (const std::vector<int32_t>& physical :
-         {std::vector<int32_t>{0, 1}, std::vector<int32_t>{1, 0}}) {
-      const auto plan =
-          PlanOfCandidate(input.model, *cluster, 1, candidate, physical);
-      ASSERT_TRUE(plan.ok()) << plan.status();
-      const auto estimate = EstimatePlan(input.model, *cluster, *plan);
-      ASSERT_TRUE(estimate.ok()) << estimate.status();
-      EXPECT_LE(candidate.step_s, estimate->step_s * (1 + 1e-9)) << slow;
-    }
-  }
-}
-
 TEST(Offload, SensitivityNamesTheHostsLink) {
   PlannerInput input = Input();
   input.global_batch = 1;
