@@ -61,12 +61,17 @@ GridCase With(GridCase grid, States states) {
   return grid;
 }
 
+// The same where everything is on the device.
+GridCase Resident(GridCase grid) {
+  if (grid.plan.schedule() == Plan::UNIT_MAJOR) grid.plan.clear_schedule();
+  grid.plan.clear_offload();
+  return grid;
+}
+
 class NvmeParityTest : public testing::TestWithParam<GridCase> {};
 
 TEST_P(NvmeParityTest, ChangesNoBit) {
-  GridCase whole = GetParam();
-  if (whole.plan.schedule() == Plan::UNIT_MAJOR) whole.plan.clear_schedule();
-  const GridRecord resident = Record(whole);
+  const GridRecord resident = Record(Resident(GetParam()));
   using enum States;
   std::vector<States> all = {kButForOneBlock, kButForTwoBlocks};
   // Adapters' states stay on the device.
@@ -83,9 +88,7 @@ TEST_P(NvmeParityTest, ChangesNoBit) {
 
 // Reads, writes, copies and computation have no order but that of events.
 TEST_P(NvmeParityTest, EventsAloneOrderWhatPassesThroughMemory) {
-  GridCase whole = GetParam();
-  if (whole.plan.schedule() == Plan::UNIT_MAJOR) whole.plan.clear_schedule();
-  const GridRecord resident = Record(whole);
+  const GridRecord resident = Record(Resident(GetParam()));
   using enum StreamKind;
   const std::vector<std::vector<StreamKind>> orders = {
       {kCopyIn}, {kCopyOut}, {kCompute}};
@@ -126,6 +129,9 @@ INSTANTIATE_TEST_SUITE_P(
         Grid({.dtype = DType::kFloat16}, "microbatches: 2"),
         Grid({.dtype = DType::kBFloat16},
              "microbatches: 2 schedule: UNIT_MAJOR"),
+        // Blocks' inputs leave beside them, for the host's memory.
+        Grid({.dtype = DType::kBFloat16},
+             "microbatches: 2 recompute: FULL offload { activations: true }"),
         Grid({.tp = 2, .dtype = DType::kBFloat16}, "sequence_parallel: true"),
         Grid({.pp = 2, .dtype = DType::kBFloat16},
              "schedule: INTERLEAVED microbatches: 4"),
