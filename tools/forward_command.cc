@@ -169,7 +169,7 @@ Command ForwardCommand() {
             {.name = "out",
              .value = "FILE",
              .help = "safetensors: the output as `sample`, of Swin V2 as "
-                     "`logits`",
+                     "`logits`; replaces an earlier output only",
              .required = true},
             {.name = "gradients",
              .help = "also those of the sum of output times `cotangent`, a "
