@@ -146,12 +146,18 @@ absl::StatusOr<Batch> BatchReader::Read(Device& device, int64_t step,
                                         uint64_t position) {
   if (position != next_position_) loader_.Seek(position);
   next_position_ = position + options_.global_batch;
-  ASSIGN_OR_RETURN(LoadedBatch read, loader_.Next());
+  absl::StatusOr<LoadedBatch> loaded = loader_.Next();
+  // A rank that has failed tells what it could not read all the same: others
+  // wait for that.
   while (exchange_ != nullptr) {
     const std::vector<int64_t> unreadable = exchange_(loader_.TakeUnreadable());
     if (unreadable.empty()) break;
-    RETURN_IF_ERROR(loader_.Replace(unreadable, read));
+    if (!loaded.ok()) continue;
+    const absl::Status replaced = loader_.Replace(unreadable, *loaded);
+    if (!replaced.ok()) loaded = replaced;
   }
+  RETURN_IF_ERROR(loaded.status());
+  LoadedBatch read = *std::move(loaded);
   Batch batch;
   batch.step = step;
   batch.samples = std::move(read.positions);

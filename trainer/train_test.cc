@@ -364,6 +364,42 @@ TEST_F(TrainTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
 
 // A step of few tokens needs little beside the model's state, less than the
 // largest tensor is.
+// What was being saved behind a step that fails is not lost: samples that are
+// gone are gone for all ranks, though one alone has looked for them.
+TEST_F(TrainTest, ACheckpointBehindAStepThatFailsIsWritten) {
+  options_.job.set_steps(64);
+  options_.job.set_global_batch(2);
+  options_.job.mutable_checkpoint()->set_every(1);
+  ASSERT_TRUE(FillJobDefaults(options_.job).ok());
+  for (const int ranks : {1, 2}) {
+    options_.out = fmt::format("{}/run_{}", root_, ranks);
+    options_.plan.emplace();
+    options_.plan->mutable_grid()->set_dp(ranks);
+    fs::rename(root_ + "/pictures/a", root_ + "/a");
+    fs::create_directories(root_ + "/pictures/a");
+    for (const fs::directory_entry& picture :
+         fs::directory_iterator(root_ + "/a")) {
+      fs::copy(picture.path(), root_ + "/pictures/a");
+    }
+    int64_t last = 0;
+    options_.listener = [&](const StepMetrics& metrics, int64_t) {
+      last = metrics.step;
+      if (metrics.step == 2) fs::remove_all(root_ + "/pictures/a");
+    };
+    RunThreadRanks(ranks, [&](CommunicatorFactory& factory, int rank) {
+      TrainOptions own = options_;
+      if (rank > 0) own.listener = nullptr;
+      EXPECT_THAT(MessageOf(Train(own, factory).status()),
+                  HasSubstr("none of the 4 samples can be read"));
+    });
+    EXPECT_LT(last, 64);
+    const auto newest = LatestCheckpoint(Path("checkpoints"));
+    ASSERT_TRUE(newest.ok()) << MessageOf(newest.status());
+    EXPECT_EQ(fs::path(*newest).filename(), CheckpointName(last));
+    fs::rename(root_ + "/a", root_ + "/pictures/a");
+  }
+}
+
 TEST_F(TrainTest, CheckpointsAreWrittenAndReadWithinTheStepsMemory) {
   options_.job.mutable_model()->mutable_dit()->set_hidden(512);
   // Where values are rounded, loading makes them anew.

@@ -86,7 +86,11 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
   if (progress_.step == steps_) RETURN_IF_ERROR(saving_.SaveLast(progress_));
   while (progress_.step < steps_ && !end_.stopped) {
     const int64_t before = progress_.step;
-    RETURN_IF_ERROR(Step(device));
+    const absl::Status stepped = Step(device);
+    if (!stepped.ok()) {
+      saving_.EndAlone();
+      return stepped;
+    }
     // Back at a checkpoint there is nothing new to save.
     if (progress_.step <= before) continue;
     AfterStep after = {.orders = options_.orders ? options_.orders() : Orders(),
@@ -104,14 +108,26 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
   return std::move(end_);
 }
 
-absl::Status TrainingLoop::Step(Device& device) {
-  const auto start = std::chrono::steady_clock::now();
-  ++progress_.step;
-  ASSIGN_OR_RETURN(Batch batch, reader_.Read(device, progress_.step,
-                                             progress_.consumed_samples));
+absl::StatusOr<Batch> TrainingLoop::ReadBatch(Device& device) {
+  absl::StatusOr<Batch> batch =
+      reader_.Read(device, progress_.step, progress_.consumed_samples);
+  RETURN_IF_ERROR(control_.Agree(batch.status(), "reading samples"));
   RETURN_IF_ERROR(AgreeOnSamples(control_, reader_.consumed(),
                                  model_.first_sample(), run_.setup.global_batch,
                                  run_.plan.grid().dp()));
+  return batch;
+}
+
+absl::Status TrainingLoop::Step(Device& device) {
+  const auto start = std::chrono::steady_clock::now();
+  ++progress_.step;
+  absl::StatusOr<Batch> read = ReadBatch(device);
+  if (!read.ok()) {
+    // All ranks know of it.
+    saving_.WaitForEnd();
+    return read.status();
+  }
+  Batch batch = *std::move(read);
   progress_.consumed_samples += run_.setup.global_batch;
   const double data_s = SecondsSince(start);
 

@@ -66,6 +66,8 @@ class TrainingLoop {
  private:
   // Of the step after progress_, which it moves on.
   absl::Status Step(Device& device);
+  // Of the step to come. The same status on every rank.
+  absl::StatusOr<Batch> ReadBatch(Device& device);
   // What becomes of the step; an error where training cannot go on.
   absl::Status Judge(const GlobalStepResult& result);
   // Slow ranks and links, where it is time to look for them.

@@ -308,6 +308,19 @@ absl::Status CheckpointSaver::DropCopiesAfter(int64_t step) {
                                     step);
 }
 
+absl::Status CheckpointSaver::FinishAlone() {
+  if (!pending()) return absl::OkStatus();
+  if (model_.context().communicators().world().size() == 1) return Finish();
+  Settle();
+  if (phase_ != Phase::kCommitting || checkpoint_ == nullptr) {
+    return absl::OkStatus();
+  }
+  phase_ = Phase::kNone;
+  const absl::Status committed = writer_->Finish().status();
+  checkpoint_.reset();
+  return committed;
+}
+
 absl::Status CheckpointSaver::Finish() {
   Settle();
   const auto start = std::chrono::steady_clock::now();

@@ -73,6 +73,10 @@ class CheckpointSaver {
   absl::Status Advance();
   // Waits for a pending save's end.
   absl::Status Finish();
+  // After an error that others may not know of: ends a pending save where that
+  // takes this rank alone, which is where it has no others, or has to name what
+  // all have written. Not collective.
+  absl::Status FinishAlone();
   // The run goes on from `step`: copies in memory of later ones are none of
   // its.
   absl::Status DropCopiesAfter(int64_t step);

@@ -54,6 +54,8 @@ void Saving::WaitForEnd() {
   if (saver_.pending()) Tell(saver_.Finish(), kGoesOn);
 }
 
+void Saving::EndAlone() { Tell(saver_.FinishAlone(), "the run ends"); }
+
 absl::Status Saving::SaveLast(const TrainingProgress& progress) {
   waited_s_ = saver_.seconds();
   WaitForEnd();

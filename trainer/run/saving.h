@@ -33,6 +33,9 @@ class Saving {
   // tried again, and an error is returned.
   absl::Status SaveLast(const TrainingProgress& progress);
   void WaitForEnd();
+  // Before a run ends with an error that others may not know of
+  // (CheckpointSaver::FinishAlone). Not collective.
+  void EndAlone();
 
   // Seconds for which training waited before SaveLast.
   double waited_s() const { return waited_s_; }
