@@ -40,7 +40,9 @@
 #include "tools/supervise.h"
 #include "tools/training_options.h"
 #include "trainer/batches.h"
+#include "trainer/cluster_devices.h"
 #include "trainer/cluster_file.h"
+#include "trainer/config/textproto.h"
 #include "trainer/config/written_file.h"
 #include "trainer/coordinator/coordinator_server.h"
 #include "trainer/coordinator/metrics_server.h"
@@ -71,6 +73,7 @@ int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
 // What the command line and the job's and the plan's files say.
 struct Launch {
   LaunchedJob job;
+  std::optional<Cluster> cluster;
   std::string name;
   // For train, beside those that launch was given.
   std::vector<std::string> options;
@@ -218,8 +221,8 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(path, arguments.All("set"), steps));
   launched.files[path] = job.text;
   launched.folder = OutFolder(arguments.Given("out"), job.job);
-  ASSIGN_OR_RETURN(std::optional<Cluster> cluster, ClusterOf(arguments));
-  ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments, cluster));
+  ASSIGN_OR_RETURN(launch.cluster, ClusterOf(arguments));
+  ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments, launch.cluster));
   const bool hosts = !launched.machines.hosts.empty();
   launched.hear_us = !hosts || arguments.Has("listen");
   if (!hosts && !arguments.Has("slurm"))
@@ -234,7 +237,7 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   launch.name = job.job.name();
   if (arguments.Has("device_memory")) {
     RETURN_IF_ERROR(job.locations.Locate(
-        PlanForDeviceMemory(arguments, std::move(cluster), as_given, launch)));
+        PlanForDeviceMemory(arguments, launch.cluster, as_given, launch)));
     return launch;
   }
   const bool given =
@@ -246,7 +249,7 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   launched.files[arguments.Get("plan")] = plan.text;
   launched.plan = plan.plan;
-  if (given && !cluster.has_value()) return launch;
+  if (given && !launch.cluster.has_value()) return launch;
   const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
   RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
   // With a cluster, whose devices are then counted.
@@ -282,7 +285,8 @@ int PrintDryRun(const ParsedCommand& arguments, const Launch& launch,
 }
 
 // Tries what the launch will need, and ends. Returns only if that fails.
-int Check(LaunchedJob job) {
+int Check(const ParsedCommand& arguments, Launch launch) {
+  LaunchedJob& job = launch.job;
   std::vector<Host> hosts = job.machines.hosts;
   hosts.insert(hosts.end(), job.machines.spares.begin(),
                job.machines.spares.end());
@@ -295,6 +299,11 @@ int Check(LaunchedJob job) {
   }
   if (!unreachable.empty()) return 1;
   job.program.emplace_back("--check");
+  if (launch.cluster.has_value()) {
+    const std::string path = arguments.Get("cluster");
+    job.program.push_back("--cluster=" + path);
+    job.files[path] = PrintTextProto(DevicesOnly(*launch.cluster));
+  }
   job.hear_us = false;
   setenv(kCarriedFilesVariable, CarriedFiles(job.files).c_str(),
          /*overwrite=*/1);
@@ -383,7 +392,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
   }
   const absl::StatusOr<RankStart> start = StartOfJob(job);
   if (!start.ok()) return Fail(kName, start.status());
-  if (arguments.Has("check")) return Check(std::move(job));
+  if (arguments.Has("check")) return Check(arguments, *std::move(launch));
   if (arguments.Has("dry_run")) {
     return PrintDryRun(arguments, *launch, *start, *self);
   }
@@ -507,8 +516,8 @@ Command LaunchCommand() {
                "stopped here is"},
       {.name = "check",
        .help = "trains nothing: says whether all hosts can be reached and have "
-               "the same program, job, data and time, and how fast their links "
-               "are"},
+               "the same program, job, data and time, and the devices of "
+               "--cluster, and how fast their links are"},
       {.name = "slurm",
        .help = "submits the launch to Slurm by sbatch; inside an allocation "
                "launch uses it, without this"},

@@ -50,6 +50,11 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
         "--ranks {}` trains on so many",
         arguments.Get("ranks"));
   }
+  if (arguments.Has("cluster") && !arguments.Has("check")) {
+    return InvalidArgument(
+        "--cluster: found without --check, expected with it; `trireme launch "
+        "--cluster` trains on its machines");
+  }
   TrainOptions options;
   std::optional<int64_t> steps;
   if (arguments.Has("steps")) {
@@ -148,8 +153,20 @@ absl::StatusOr<int64_t> RanksToAssume(const ParsedCommand& arguments,
   return options.plan.has_value() ? RanksOf(*options.plan) : 1;
 }
 
-int Check(const Job& job, MpiWorld& world) {
-  const PreflightReport report = Preflight(job, world);
+int Check(const ParsedCommand& arguments, const Job& job,
+          const ComputeDevice& device, MpiWorld& world) {
+  std::optional<Cluster> cluster;
+  if (arguments.Has("cluster") && world.world_rank() == 0) {
+    absl::StatusOr<Cluster> loaded =
+        LoadHandedCluster(arguments.Get("cluster"));
+    if (!loaded.ok()) {
+      Fail(kName, loaded.status());
+      if (world.world_size() > 1) MpiWorld::Abort(1);
+      return 1;
+    }
+    cluster = *std::move(loaded);
+  }
+  const PreflightReport report = Preflight(job, device, cluster, world);
   if (world.world_rank() != 0) return 0;
   fmt::print("{}", report.text);
   for (const std::string& trouble : report.troubles) {
@@ -203,7 +220,9 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   UseThreadsOf((*world)->processor_share());
   options->share = (*world)->processor_share();
   options->share.threads = omp_get_max_threads();
-  if (arguments.Has("check")) return Check(options->job, **world);
+  if (arguments.Has("check")) {
+    return Check(arguments, options->job, *device, **world);
+  }
   // From here on: while MPI starts there is nothing to save.
   const StopSignals signals;
   const std::optional<CoordinatorOfRank> coordinator =
@@ -258,6 +277,9 @@ Command TrainCommand() {
        {.name = "check",
         .help = "trains nothing: compares what the ranks have and tries their "
                 "links, as `trireme launch --check` has them do"},
+       {.name = "cluster",
+        .value = "FILE",
+        .help = "with --check: compares devices with this cluster's, too"},
        {.name = "dry_run",
         .help = "prints model, plan and each rank's memory, and ends"},
        {.name = "ranks",

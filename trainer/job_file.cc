@@ -11,6 +11,7 @@
 #include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
+#include "trainer/cluster_file.h"
 #include "trainer/job.h"
 #include "trainer/run/run_folder.h"
 
@@ -114,6 +115,14 @@ absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path) {
   PlanFile file;
   ASSIGN_OR_RETURN(file.locations, Load(path, &file.plan, file.text));
   return file;
+}
+
+absl::StatusOr<Cluster> LoadHandedCluster(const std::string& path) {
+  const std::optional<std::string> carried = CarriedText(path);
+  if (!carried.has_value()) return LoadCluster(path);
+  Cluster cluster;
+  RETURN_IF_ERROR(ParseTextProto(*carried, path, &cluster).status());
+  return cluster;
 }
 
 }  // namespace trireme

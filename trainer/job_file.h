@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "scheduler/cluster/cluster.pb.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.pb.h"
@@ -42,6 +43,10 @@ struct PlanFile {
 };
 
 absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path);
+
+// The cluster that a launch handed over by this path, which it has checked,
+// else the file's (LoadCluster).
+absl::StatusOr<Cluster> LoadHandedCluster(const std::string& path);
 
 // Job and plan travel with a launch: its ranks, on whatever host, take the
 // texts of files from the environment instead of reading them.

@@ -16,12 +16,16 @@
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/comm/control.h"
 #include "runtime/comm/patience.h"
+#include "runtime/core/log.h"
 #include "runtime/core/median.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/device/cuda/gpus.h"
 #include "trainer/batches.h"
+#include "trainer/cluster_devices.h"
 #include "trainer/config/textproto.h"
+#include "trainer/memory_limit.h"
 
 namespace trireme {
 namespace {
@@ -60,9 +64,50 @@ std::string ProgramHash() {
   return checksum.Result().xxh64;
 }
 
+// What this rank computes with. Of a processor: what the host has, for all of
+// its ranks.
+RankDevice DeviceHere(const ComputeDevice& device) {
+  RankDevice here = {.host = HostName()};
+  if (device.kind() == DeviceKind::kCpu) {
+    here.memory_bytes = HostMemoryLimit(/*local_ranks=*/1);
+    return here;
+  }
+  const absl::StatusOr<std::vector<CudaGpu>> gpus = FindCudaGpus();
+  CHECK(gpus.ok()) << gpus.status();
+  const CudaGpu& gpu = (*gpus)[device.gpu()];
+  here.product = gpu.name;
+  here.count = static_cast<int64_t>(gpus->size());
+  here.memory_bytes = gpu.memory_bytes;
+  return here;
+}
+
+// As all ranks told.
+std::vector<RankDevice> DevicesOf(const std::vector<Json>& facts) {
+  std::map<std::string, int64_t> ranks_of;
+  for (const Json& of : facts) ++ranks_of[of.value("host", std::string())];
+  std::vector<RankDevice> devices;
+  for (const Json& of : facts) {
+    RankDevice device = {.host = of.value("host", std::string()),
+                         .product = of.value("product", std::string()),
+                         .count = of.value("devices", int64_t{1}),
+                         .memory_bytes = of.value("memory", int64_t{0})};
+    if (device.product.empty()) {
+      device.count = ranks_of[device.host];
+      device.memory_bytes /= device.count;
+    }
+    devices.push_back(std::move(device));
+  }
+  return devices;
+}
+
 // What a rank is and has. The time is told last, behind a barrier.
-Json Facts(const Job& job, Communicator& everyone) {
+Json Facts(const Job& job, const ComputeDevice& device,
+           Communicator& everyone) {
   Json facts = {{"host", HostName()}, {"program", ProgramHash()}};
+  const RankDevice own = DeviceHere(device);
+  facts["product"] = own.product;
+  facts["devices"] = own.count;
+  facts["memory"] = own.memory_bytes;
   facts["job"] = HashOf(PrintTextProto(job));
   const auto dataset = OpenDataset(job.data());
   if (dataset.ok()) {
@@ -214,7 +259,9 @@ void TellLinks(const Leaders& leaders, const std::vector<double>& rates,
 
 }  // namespace
 
-PreflightReport Preflight(const Job& job, CommunicatorFactory& factory) {
+PreflightReport Preflight(const Job& job, const ComputeDevice& device,
+                          const std::optional<Cluster>& cluster,
+                          CommunicatorFactory& factory) {
   std::vector<int> ranks(factory.world_size());
   std::iota(ranks.begin(), ranks.end(), 0);
   const std::unique_ptr<Communicator> everyone =
@@ -222,7 +269,7 @@ PreflightReport Preflight(const Job& job, CommunicatorFactory& factory) {
   Control control(*everyone);
   std::vector<Json> facts;
   for (const std::string& text :
-       control.AllGather(Facts(job, *everyone)
+       control.AllGather(Facts(job, device, *everyone)
                              .dump(-1, ' ', /*ensure_ascii=*/false,
                                    Json::error_handler_t::replace),
                          "what hosts have")) {
@@ -234,11 +281,18 @@ PreflightReport Preflight(const Job& job, CommunicatorFactory& factory) {
   report.text = fmt::format("hosts   {} with {} ranks\n", leaders.hosts.size(),
                             facts.size());
   Compare(facts, report);
-  CpuDevice device(std::numeric_limits<int64_t>::max());
-  std::vector<double> rates = MeasureLinks(leaders, *everyone, device);
+  const std::vector<RankDevice> devices = DevicesOf(facts);
+  report.text += fmt::format("devices {}\n", DevicesText(devices));
+  if (cluster.has_value()) {
+    for (std::string& difference : CompareDevices(*cluster, devices)) {
+      report.troubles.push_back(std::move(difference));
+    }
+  }
+  CpuDevice memory(std::numeric_limits<int64_t>::max());
+  std::vector<double> rates = MeasureLinks(leaders, *everyone, memory);
   control.Sum(rates, "rates of links");
   TellLinks(leaders, rates, report);
-  const Tensor sum = Tensor::Zeros(device, {kMessageBytes / 4}, DType::kFloat32,
+  const Tensor sum = Tensor::Zeros(memory, {kMessageBytes / 4}, DType::kFloat32,
                                    MemoryCategory::kCommunication, "preflight");
   everyone->Barrier("sum");
   const auto start = Clock::now();

@@ -4,12 +4,15 @@
 #ifndef TRIREME_TRAINER_PREFLIGHT_H_
 #define TRIREME_TRAINER_PREFLIGHT_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/device/compute_device.h"
+#include "scheduler/cluster/cluster.pb.h"
 #include "trainer/job.pb.h"
 
 namespace trireme {
@@ -21,11 +24,15 @@ struct PreflightReport {
   std::vector<std::string> troubles;
 };
 
-// Compares program, job, data set and time of all ranks with rank 0's, then
-// sends 1 MiB between each two hosts and sums over all ranks. Collective;
-// complete on rank 0. `job`: with defaults filled. A link that carries nothing
-// ends the job by its deadline, with a table of who waits for whom.
-PreflightReport Preflight(const Job& job, CommunicatorFactory& factory);
+// Compares program, job, data set and time of all ranks with rank 0's, and
+// their devices with the `cluster`'s, then sends 1 MiB between each two hosts
+// and sums over all ranks. Collective; complete on rank 0. `job`: with defaults
+// filled. `device`: this rank's. `cluster`: rank 0's counts; the ranks are its
+// devices in order. A link that carries nothing ends the job by its deadline,
+// with a table of who waits for whom.
+PreflightReport Preflight(const Job& job, const ComputeDevice& device,
+                          const std::optional<Cluster>& cluster,
+                          CommunicatorFactory& factory);
 
 }  // namespace trireme
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/cluster/cluster.pb.h"
 
@@ -27,20 +28,36 @@ constexpr std::array<Product, 9> kProducts = {{
     {"NVIDIA GeForce RTX 4090", "RTX4090"},
 }};
 
+std::optional<std::string_view> DeviceOfProduct(std::string_view product) {
+  for (const Product& known : kProducts) {
+    if (known.name == product) return known.device;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<Cluster> ClusterOfOne(std::string_view device) {
+  return DescribeCluster(
+      {.device = std::string(device), .nodes = 1, .devices_per_node = 1});
+}
+
 }  // namespace
 
 std::optional<double> PeakFlopsOfProduct(std::string_view product,
                                          int64_t element_bytes) {
-  for (const Product& known : kProducts) {
-    if (known.name != product) continue;
-    const auto cluster = DescribeCluster({.device = std::string(known.device),
-                                          .nodes = 1,
-                                          .devices_per_node = 1});
-    if (!cluster.ok()) return std::nullopt;
-    if (element_bytes == 2) return cluster->devices(0).peak_bf16_flops();
-    if (element_bytes == 4) return cluster->devices(0).peak_fp32_flops();
-  }
+  const std::optional<std::string_view> device = DeviceOfProduct(product);
+  if (!device.has_value()) return std::nullopt;
+  const auto cluster = ClusterOfOne(*device);
+  if (!cluster.ok()) return std::nullopt;
+  if (element_bytes == 2) return cluster->devices(0).peak_bf16_flops();
+  if (element_bytes == 4) return cluster->devices(0).peak_fp32_flops();
   return std::nullopt;
+}
+
+bool CanBe(std::string_view name, std::string_view product) {
+  const bool processor = name.starts_with(kProcessor);
+  const bool known = ClusterOfOne(name).ok();
+  if (product.empty()) return !known;
+  return !processor && (!known || DeviceOfProduct(product) == name);
 }
 
 }  // namespace trireme

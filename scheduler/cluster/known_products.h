@@ -16,6 +16,13 @@ namespace trireme {
 std::optional<double> PeakFlopsOfProduct(std::string_view product,
                                          int64_t element_bytes);
 
+// What clusters call a host's processor begins so.
+inline constexpr std::string_view kProcessor = "cpu";
+// Whether a device that a cluster calls `name` can be the GPU that its driver
+// calls `product`, or, where that is empty, a processor. Names of the user's
+// own, neither a known device's nor a processor's, can be anything.
+bool CanBe(std::string_view name, std::string_view product);
+
 }  // namespace trireme
 
 #endif  // TRIREME_SCHEDULER_CLUSTER_KNOWN_PRODUCTS_H_

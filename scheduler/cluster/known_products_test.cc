@@ -23,5 +23,17 @@ TEST(KnownProducts, OthersHaveNone) {
   }
 }
 
+// A plan for H100s on what is none would be checked as if it were well.
+TEST(KnownProducts, NamesOfClustersAreOfProductsOrProcessors) {
+  EXPECT_TRUE(CanBe("H100", "NVIDIA H100 80GB HBM3"));
+  EXPECT_FALSE(CanBe("H100", "NVIDIA H200"));
+  EXPECT_FALSE(CanBe("H100", "NVIDIA H100 PCIe"));
+  EXPECT_FALSE(CanBe("H100", ""));
+  EXPECT_TRUE(CanBe("cpu of node3", ""));
+  EXPECT_FALSE(CanBe("cpu of node3", "NVIDIA H200"));
+  EXPECT_TRUE(CanBe("our slow ones", "NVIDIA H200"));
+  EXPECT_TRUE(CanBe("our slow ones", ""));
+}
+
 }  // namespace
 }  // namespace trireme

@@ -29,6 +29,23 @@ if "$trireme" launch job.textproto --ranks 2 --check \
 fi
 expect_in check.txt "host $(hostname): data: "
 
+# A plan counts on the devices of its cluster.
+"$trireme" cluster describe --device H100 --devices_per_node 2 \
+  --out cluster.textproto > described.txt
+sed -i "s/\"node0\"/\"$(hostname)\"/" cluster.textproto
+if "$trireme" launch job.textproto --cluster cluster.textproto --check \
+  --device cpu > check.txt 2>&1; then
+  fail "ready on other devices: $(cat check.txt)"
+fi
+expect_in check.txt \
+  "host $(hostname): cluster.nodes[0].device: found cpu, expected H100"
+sed -i "s/\"H100\"/\"cpu here\"/; s/memory_bytes: .*/memory_bytes: 900000000/
+  s/reserved_bytes: .*/reserved_bytes: 0/" cluster.textproto
+"$trireme" launch job.textproto --cluster cluster.textproto --check \
+  --device cpu > check.txt 2>&1 || fail "$(cat check.txt)"
+expect_in check.txt "devices 1 host with 2 x cpu, "
+expect_in check.txt "ready"
+
 # Of two hosts, each with a picture of its own: its samples are compared as well.
 python3 - <<'PYTHON'
 import os

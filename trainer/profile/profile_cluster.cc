@@ -19,6 +19,7 @@
 #include "runtime/ops/pointwise.h"
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/cluster/collectives.h"
+#include "scheduler/cluster/known_products.h"
 #include "scheduler/pieces/measured_times.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/profile/drive_profile.h"
@@ -364,7 +365,7 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
       communicator = std::max(communicator, process_memory[i][1]);
     }
     Cluster::Device& kind = *profile.cluster.add_devices();
-    kind.set_name(fmt::format("cpu of {}", hosts[first]));
+    kind.set_name(fmt::format("{} of {}", kProcessor, hosts[first]));
     kind.set_peak_bf16_flops(Median(bf16));
     kind.set_peak_fp32_flops(Median(fp32));
     kind.set_achieved_bf16_flops(Median(bf16));
