@@ -10,13 +10,18 @@ CPUAdam is to be measured). Prints Markdown:
 
 - the device's peak for a DiT of 1.4 billion parameters, from dry steps: all
   resident, and with two places, with and without blocks' inputs on the host;
+- the same DiT's step on devices of so many FLOP/s behind throttled links,
+  rehearsed (`trireme rehearse`: the executor carries out its list, and copies,
+  updates and computation take the time that they are said to take), over the
+  least that it can take, T_b + max(T_f, T_A, copies), and over what was
+  predicted;
 - the seconds of a step of a DiT-B that trains, resident and offloaded, and of
   PyTorch's with the same blocks at home in the host's memory;
 - bytes per second of the host's AdamW in those steps, of PyTorch's fused AdamW
   and of DeepSpeed's CPUAdam on as many parameters, and of a copy.
 
-On a device of the host copies and computation take turns: how far a step is
-from the bound of a link that works beside the device is not to be seen here.
+On a device of the host copies and computation take turns, so that what trains
+here says nothing of a link that works beside a device: rehearsals do.
 Each part has a share of --budget seconds and says so where it did not end.
 """
 import argparse
@@ -41,7 +46,26 @@ steps: 1000
 precision: {precision}
 sample {{ at_end: false }}
 log {{ every: 1 }}
+{more}
 """
+# 1.4e9 parameters.
+LARGE = dict(hidden=1792, blocks=24, heads=28, batch=16, precision="BF16")
+CLUSTER = """
+devices {{
+  name: "throttled"
+  memory_bytes: 100000000000
+  memory_bytes_per_s: 1e15
+  peak_bf16_flops: {flops} peak_fp32_flops: {flops} achieved_bf16_flops: {flops}
+  to_device_bytes_per_s: {link}
+  to_host_bytes_per_s: {link}
+}}
+nodes {{ name: "here" device: "throttled" count: 1
+        host_memory_bytes_per_s: {host} }}
+"""
+FLOPS = 2e13
+# Bytes per second of the link in each direction, and of the host's memory: the
+# optimizer is the longest under the forward, then the copies, then computation.
+LINKS = [(8e9, 5e10), (4e9, 1e12), (3.2e10, 1e12)]
 PLANS = {
     "resident": "recompute: FULL",
     "2 places": "recompute: FULL offload { resident_units: 2 }",
@@ -51,8 +75,9 @@ PLANS = {
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
-def write_job(folder, plan, **sizes):
-    (folder / "job.textproto").write_text(JOB.format(data=DATA, **sizes))
+def write_job(folder, plan, more="", **sizes):
+    (folder / "job.textproto").write_text(
+        JOB.format(data=DATA, more=more, **sizes))
     (folder / "plan.textproto").write_text(plan)
     return [str(folder / "job.textproto"), "--plan",
             str(folder / "plan.textproto")]
@@ -82,13 +107,59 @@ def measure_memory(trireme, seconds):
     peaks = {}
     for name, plan in PLANS.items():
         with tempfile.TemporaryDirectory() as folder:
-            arguments = write_job(pathlib.Path(folder), plan, hidden=1792,
-                                  blocks=24, heads=28, batch=16,
-                                  precision="BF16")
+            arguments = write_job(pathlib.Path(folder), plan, **LARGE)
             text, reason = run([trireme, "train", *arguments, "--dry_run"],
                                seconds / len(PLANS))
             peaks[name] = peak_bytes(text) or reason
     return peaks
+
+
+def rehearse(trireme, plan, link, host, seconds):
+    """Seconds of a step and of its computation, predicted and rehearsed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        arguments = write_job(path, plan, more="optimizer { ema_decay: 0 }",
+                              **LARGE)
+        (path / "cluster.textproto").write_text(
+            CLUSTER.format(flops=FLOPS, link=link, host=host))
+        text, reason = run([trireme, "rehearse", *arguments, "--cluster",
+                            str(path / "cluster.textproto"), "--steps", "3"],
+                           seconds)
+    rows = {name: (float(predicted), float(rehearsed))
+            for name, predicted, rehearsed in re.findall(
+                r"^(step|compute) +([0-9.]+) +([0-9.]+)$", text, re.MULTILINE)}
+    return rows, "" if len(rows) == 2 else reason or "no table"
+
+
+def least_seconds(computation, link, host):
+    """That a step of LARGE can take with its blocks at home: of `computation`
+    a quarter is the forward, which the backward does again. Weights of 2 bytes
+    come in for each direction, all but those that stay from one to the other;
+    gradients of 4 leave under the backward; the optimizer moves 28 bytes a
+    parameter of the host's memory under the forward."""
+    parameters = 18 * LARGE["blocks"] * LARGE["hidden"]**2
+    stay = 2 / LARGE["blocks"]
+    forward = max(computation / 4, 28 * parameters / host,
+                  2 * parameters / link)
+    backward = max(3 * computation / 4, 2 * parameters * (1 - stay) / link,
+                   4 * parameters / link)
+    return forward + backward
+
+
+def measure_links(trireme, seconds):
+    rows = []
+    for link, host in LINKS:
+        figures, reason = rehearse(trireme, PLANS["2 places"], link, host,
+                                   seconds / len(LINKS))
+        if reason:
+            rows.append({"link": link, "host": host, "reason": reason})
+            continue
+        predicted, rehearsed = figures["step"]
+        rows.append({
+            "link": link, "host": host, "predicted_s": predicted,
+            "rehearsed_s": rehearsed,
+            "least_s": least_seconds(figures["compute"][0], link, host)})
+    return rows
 
 
 def steps_of(trireme, plan, seconds, precision, threads):
@@ -284,17 +355,30 @@ def report(options):
             print(f"| {name} | {peak / 2**30:.2f} | {100 * peak / resident:.1f} %"
                   " |")
 
+    figures["links"] = measure_links(options.trireme, 0.15 * budget)
+    print("\n| link, GB/s | host's memory, GB/s | the least, s | step, s "
+          "| over the least | over what was predicted |\n"
+          "|---|---|---|---|---|---|")
+    for row in figures["links"]:
+        ends = f"| {row['link'] / 1e9:g} | {row['host'] / 1e9:g} |"
+        if "reason" in row:
+            print(f"{ends} | {row['reason']} | | |")
+        else:
+            step, least = row["rehearsed_s"], row["least_s"]
+            print(f"{ends} {least:.3f} | {step:.3f} | {step / least:.2f} | "
+                  f"{step / row['predicted_s']:.2f} |")
+
     program = [options.python, __file__, options.trireme, "--threads",
                str(options.threads), "--precision", options.precision]
     steps, update_rates = {}, []
     for name, plan in PLANS.items():
-        lines, reason = steps_of(options.trireme, plan, 0.18 * budget,
+        lines, reason = steps_of(options.trireme, plan, 0.14 * budget,
                                  options.precision, options.threads)
         times = [line["step_s"] for line in lines]
         steps[name] = statistics.median(times) if times else reason
         update_rates += [line["offload"]["update_bytes_per_s"] for line in lines
                          if "update_bytes_per_s" in line.get("offload", {})]
-    of_peer = peer(program, 0.18 * budget, "--peer", "step")
+    of_peer = peer(program, 0.15 * budget, "--peer", "step")
     steps["PyTorch, blocks at home"] = of_peer.get("step_s",
                                                    of_peer.get("reason"))
     figures["step_s"] = steps
