@@ -16,33 +16,42 @@ namespace {
 // Of UnitLayout::Buffers.
 enum : size_t { kValues, kCodes, kScales };
 
+// Of OffloadedUnits::Buffers::gradients.
+enum : size_t { kWhole, kShards };
+
 }  // namespace
 
 OffloadedUnits::OffloadedUnits(
     ParallelContext& context,
     const std::vector<std::unique_ptr<Parameter>>& parameters,
     const UnitHome& home, const ParameterBuckets& buckets,
-    const GradientReducer& reducer, const Buffers& buffers, uint64_t seed)
+    GradientReducer& reducer, const Buffers& buffers, uint64_t seed)
     : context_(context),
       buckets_(buckets),
       reducer_(reducer),
-      buffers_(buffers) {
+      buffers_(buffers),
+      stays_(context, buckets, seed) {
   for (const auto& parameter : parameters) {
-    if (home.Has(parameter->unit) && (home.trained || !parameter->trainable)) {
-      continue;
-    }
+    if (parameter->trainable || home.Has(parameter->unit)) continue;
     MakeValues(context.device(), seed, *parameter);
   }
-  for (auto& [number, layout] : LayOutUnits(parameters, buckets, home)) {
+  using enum UnitLayout::Where;
+  std::map<int, UnitLayout> on_device =
+      LayOutUnits(parameters, buckets, home, kDevice);
+  for (auto& [number, layout] : LayOutUnits(parameters, buckets, home, kHome)) {
     Unit& unit = units_[number];
-    unit.layout = std::move(layout);
+    unit.layout = std::move(on_device.at(number));
+    unit.at_home = std::move(layout);
+    for (const UnitLayout::Part& part : unit.at_home.parts) {
+      unit.owned_parts += buckets[part.bucket].OwnsAny() ? 1 : 0;
+    }
     MakeHome(number, unit, *home.device, seed);
   }
 }
 
 void OffloadedUnits::MakeHome(int number, Unit& unit, Device& device,
                               uint64_t seed) {
-  const UnitLayout& layout = unit.layout;
+  const UnitLayout& layout = unit.at_home;
   const DType dtype =
       (layout.parts.empty()
            ? layout.frozen.front().parameter
@@ -74,11 +83,21 @@ void OffloadedUnits::MakeInitialValues(const UnitLayout& layout,
                                        uint64_t seed) const {
   for (const UnitLayout::Part& part : layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
-    for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      Parameter at_home = *bucket.parameters[i];
-      at_home.value =
-          bucket.Slice(SliceOf(part, home[kValues]), static_cast<int>(i));
-      InitializeParameter(seed, at_home);
+    for (int i = 0; i < static_cast<int>(bucket.parameters.size()); ++i) {
+      const ElementRange owned = bucket.Owned(i);
+      if (owned.size() == 0) continue;
+      Parameter whole = *bucket.parameters[i];
+      const Tensor at_home = OwnedOf(bucket, part.Of(home[kValues]), i);
+      if (bucket.shards == 1) {
+        whole.value = at_home;
+        InitializeParameter(seed, whole);
+        continue;
+      }
+      whole.value = Tensor::Empty(
+          at_home.device(), LocalShape(whole.global_shape, whole.shards),
+          whole.dtype, MemoryCategory::kWorkspace, "initial values");
+      InitializeParameter(seed, whole);
+      at_home.CopyFrom(whole.value.Reshape({-1}).Slice(owned.begin, owned.end));
     }
   }
   for (const UnitLayout::Frozen& frozen : layout.frozen) {
@@ -102,17 +121,18 @@ OffloadedUnits::Unit* OffloadedUnits::Find(int unit) {
 const UnitLayout::Part& OffloadedUnits::PartOf(const Unit& unit,
                                                int bucket) const {
   const auto part =
-      std::find_if(unit.layout.parts.begin(), unit.layout.parts.end(),
+      std::find_if(unit.at_home.parts.begin(), unit.at_home.parts.end(),
                    [bucket](const UnitLayout::Part& candidate) {
                      return candidate.bucket == bucket;
                    });
-  CHECK(part != unit.layout.parts.end()) << "bucket " << bucket;
+  CHECK(part != unit.at_home.parts.end()) << "bucket " << bucket;
   return *part;
 }
 
-Tensor OffloadedUnits::SliceOf(const UnitLayout::Part& part,
-                               const Tensor& buffer) const {
-  return buffer.Slice(part.begin, part.begin + buckets_[part.bucket].elements);
+Tensor OffloadedUnits::OwnedOf(const ParameterBucket& bucket,
+                               const Tensor& at_home, int i) const {
+  return bucket.shards == 1 ? bucket.Slice(at_home, i)
+                            : bucket.OwnedInShard(at_home, i);
 }
 
 void OffloadedUnits::Point(const UnitLayout::Frozen& frozen,
@@ -137,17 +157,16 @@ void OffloadedUnits::Point(const UnitLayout::Frozen& frozen,
 
 Tensor OffloadedUnits::OwnedValue(int bucket, int i) const {
   const ParameterBucket& layout = buckets_[bucket];
-  const Parameter& parameter = *layout.parameters[i];
-  if (layout.device == &context_.device()) return parameter.value;
-  const Unit& unit = units_.at(parameter.unit);
-  return layout.Slice(SliceOf(PartOf(unit, bucket), unit.home[kValues]), i);
+  if (layout.device == &context_.device()) return stays_.OwnedValue(bucket, i);
+  const Unit& unit = units_.at(layout.parameters[i]->unit);
+  return OwnedOf(layout, PartOf(unit, bucket).Of(unit.home[kValues]), i);
 }
 
 Parameter OffloadedUnits::AtHome(const Parameter& parameter) const {
   Parameter at_home = parameter;
   const auto found = units_.find(parameter.unit);
   if (found == units_.end()) return at_home;
-  for (const UnitLayout::Frozen& frozen : found->second.layout.frozen) {
+  for (const UnitLayout::Frozen& frozen : found->second.at_home.frozen) {
     if (frozen.parameter == &parameter) {
       Point(frozen, found->second.home, at_home);
     }
@@ -160,7 +179,7 @@ Parameter OffloadedUnits::InMemory(const Parameter& parameter, bool writes) {
   if (number < 0) return AtHome(parameter);
   Parameter in_memory = parameter;
   for (const UnitLayout::Frozen& frozen :
-       units_.at(parameter.unit).layout.frozen) {
+       units_.at(parameter.unit).at_home.frozen) {
     if (frozen.parameter != &parameter) continue;
     Point(frozen, buffers_.window->Open(number, /*read=*/true), in_memory);
     // Others of the unit may follow: it is written when they have.
@@ -181,11 +200,14 @@ void OffloadedUnits::OpenValues(int bucket,
   if (number < 0) return;
   const Unit& unit = units_.at(layout.parameters.front()->unit);
   const Tensor values =
-      SliceOf(PartOf(unit, bucket), buffers_.window->Open(number)[kValues]);
-  CHECK_EQ(owned.size(), layout.parameters.size());
-  for (size_t i = 0; i < owned.size(); ++i) {
-    owned[i].value = layout.Slice(values, static_cast<int>(i));
+      PartOf(unit, bucket).Of(buffers_.window->Open(number)[kValues]);
+  // Parameters of which this rank owns nothing are left out.
+  auto next = owned.begin();
+  for (int i = 0; i < static_cast<int>(layout.parameters.size()); ++i) {
+    if (layout.Owned(i).size() == 0) continue;
+    next++->value = OwnedOf(layout, values, i);
   }
+  CHECK(next == owned.end()) << "bucket " << bucket;
 }
 
 void OffloadedUnits::CloseValues(int bucket, bool changed) {
@@ -194,9 +216,9 @@ void OffloadedUnits::CloseValues(int bucket, bool changed) {
   if (number < 0) return;
   Unit& unit = units_.at(of_bucket);
   if (!changed) {
-    CHECK_EQ(unit.changed_parts, 0u) << "unit " << of_bucket;
+    CHECK_EQ(unit.changed_parts, 0) << "unit " << of_bucket;
     buffers_.window->Unchanged(number);
-  } else if (++unit.changed_parts == unit.layout.parts.size()) {
+  } else if (++unit.changed_parts == unit.owned_parts) {
     unit.changed_parts = 0;
     buffers_.window->Changed(number);
   }
@@ -220,30 +242,62 @@ CopyTimes OffloadedUnits::copy_times() const {
   return times;
 }
 
+void OffloadedUnits::CopyIn(Unit& unit, const std::vector<Tensor>& home,
+                            Stream& copy_in) {
+  const auto copy = [&](const Tensor& from, const Tensor& to) {
+    Transfer(from, to, copy_in);
+    copied_.to_device += from.bytes();
+  };
+  const std::vector<int64_t> at_home = unit.at_home.Elements();
+  const std::vector<int64_t> on_device = unit.layout.Elements();
+  for (size_t i = 0; i < home.size(); ++i) {
+    if (on_device[i] == 0) continue;
+    // What is alike in both goes at once; of the rest each shard by itself.
+    int64_t from = 0, to = 0;
+    if (at_home[i] != on_device[i]) {
+      for (size_t p = 0; p < unit.layout.parts.size(); ++p) {
+        const UnitLayout::Part& part = unit.layout.parts[p];
+        copy(unit.at_home.parts[p].Of(home[i]),
+             buckets_[part.bucket].Shard(part.Of(unit.place[i])));
+      }
+      from = unit.at_home.trained;
+      to = unit.layout.trained;
+    }
+    if (to == on_device[i]) continue;
+    copy(home[i].Slice(from, at_home[i]),
+         unit.place[i].Slice(to, on_device[i]));
+  }
+}
+
 void OffloadedUnits::Fetch(int number) {
   Unit* const unit = Find(number);
-  if (unit == nullptr || !unit->place.empty()) return;
+  if (unit == nullptr) {
+    // Where ranks share it, in the compute stream's memory.
+    const StreamScope computing(context_.device(), StreamKind::kCompute);
+    stays_.Fetch(number);
+    return;
+  }
+  if (!unit->place.empty()) return;
   Stream& copy_in = context_.device().stream(StreamKind::kCopyIn);
   unit->place = buffers_.places.Take(copy_in);
   UnitWindow* const window = unit->in_window < 0 ? nullptr : buffers_.window;
   const std::vector<Tensor>& home =
       window != nullptr ? window->Take(unit->in_window, copy_in) : unit->home;
-  const std::vector<int64_t> elements = unit->layout.Elements();
-  copies_in_.Time(copy_in, [&] {
-    for (size_t i = 0; i < home.size(); ++i) {
-      if (elements[i] == 0) continue;
-      const Tensor source = home[i].Slice(0, elements[i]);
-      Transfer(source, unit->place[i].Slice(0, elements[i]), copy_in);
-      copied_.to_device += source.bytes();
-    }
-  });
+  copies_in_.Time(copy_in, [&] { CopyIn(*unit, home, copy_in); });
   unit->arrival = copy_in.Record();
   if (window != nullptr) window->TookUntil(unit->in_window, unit->arrival);
+  const StreamScope arriving(context_.device(), StreamKind::kCopyIn);
   for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
+    const Tensor values = part.Of(unit->place[kValues]);
+    if (bucket.shards > 1) {
+      unit->gathers.push_back(
+          context_.communicators().ShardParameters().AllGather(
+              bucket.Shard(values), values,
+              fmt::format("parameters of unit {}", number)));
+    }
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      bucket.parameters[i]->value = bucket.Slice(
-          SliceOf(part, unit->place[kValues]), static_cast<int>(i));
+      bucket.parameters[i]->value = bucket.Slice(values, static_cast<int>(i));
     }
   }
   for (const UnitLayout::Frozen& frozen : unit->layout.frozen) {
@@ -251,11 +305,20 @@ void OffloadedUnits::Fetch(int number) {
   }
 }
 
+void OffloadedUnits::AwaitGathers(Unit& unit) {
+  Stream& compute = context_.device().stream();
+  waits_for_arrivals_.Time(compute, [&] {
+    for (Event& gather : std::exchange(unit.gathers, {})) gather.Wait(compute);
+  });
+}
+
 void OffloadedUnits::Bring(int number) {
+  stays_.Bring(number);
   Unit* const unit = Find(number);
   if (unit == nullptr) return;
   CHECK(!unit->place.empty()) << "unit " << number << " is not on the device";
   AwaitArrival(unit->arrival);
+  if (!unit->gathers.empty()) AwaitGathers(*unit);
 }
 
 void OffloadedUnits::Release(int number) {
@@ -270,6 +333,8 @@ void OffloadedUnits::Release(int number) {
     frozen.parameter->value = Tensor();
     frozen.parameter->quantized = QuantizedTensor();
   }
+  // One that nothing has used.
+  if (!unit->gathers.empty()) AwaitGathers(*unit);
   buffers_.places.Return(std::exchange(unit->place, {}),
                          context_.device().stream().Record());
 }
@@ -284,25 +349,37 @@ void OffloadedUnits::PrepareGradients(int number) {
     waits_for_departures_.Time(device.stream(), [&] {
       unit->gradients = buffers_.gradients.Take(device.stream());
     });
-    unit->gradients.front().FillZero();
+    for (const Tensor& buffer : unit->gradients) {
+      if (buffer.defined()) buffer.FillZero();
+    }
   } else {
     Stream& copy_in = device.stream(StreamKind::kCopyIn);
     unit->gradients = buffers_.gradients.Take(copy_in);
     unit->saved.Wait(copy_in);
     copies_in_.Time(copy_in, [&] {
-      for (const UnitLayout::Part& part : unit->layout.parts) {
-        const Tensor& sums = reducer_.Accumulators(part.bucket);
-        Transfer(sums, SliceOf(part, unit->gradients.front()), copy_in);
+      for (size_t i = 0; i < unit->layout.parts.size(); ++i) {
+        const int bucket = unit->layout.parts[i].bucket;
+        const Tensor& sums = reducer_.Accumulators(bucket);
+        Transfer(sums,
+                 reducer_.keeps_shard(bucket)
+                     ? unit->at_home.parts[i].Of(unit->gradients[kShards])
+                     : unit->layout.parts[i].Of(unit->gradients[kWhole]),
+                 copy_in);
         copied_.to_device += sums.bytes();
       }
     });
     AwaitArrival(copy_in.Record());
+    for (const UnitLayout::Part& part : unit->layout.parts) {
+      // Its sum over ranks is added to what came.
+      if (!reducer_.keeps_shard(part.bucket)) continue;
+      part.Of(unit->gradients[kWhole]).FillZero();
+    }
   }
   for (const UnitLayout::Part& part : unit->layout.parts) {
     const ParameterBucket& bucket = buckets_[part.bucket];
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      bucket.parameters[i]->grad = bucket.Slice(
-          SliceOf(part, unit->gradients.front()), static_cast<int>(i));
+      bucket.parameters[i]->grad =
+          bucket.Slice(part.Of(unit->gradients[kWhole]), static_cast<int>(i));
     }
   }
 }
@@ -310,19 +387,26 @@ void OffloadedUnits::PrepareGradients(int number) {
 void OffloadedUnits::SaveGradients(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr || unit->layout.parts.empty()) return;
-  Stream& copy_out = context_.device().stream(StreamKind::kCopyOut);
-  copies_out_.Time(copy_out, [&] {
-    for (const UnitLayout::Part& part : unit->layout.parts) {
-      const Tensor& sums = reducer_.Accumulators(part.bucket);
-      Transfer(SliceOf(part, unit->gradients.front()), sums, copy_out);
-      copied_.to_home += sums.bytes();
-      for (Parameter* parameter : buckets_[part.bucket].parameters) {
-        parameter->grad = Tensor();
-      }
+  const StreamScope leaving(context_.device(), StreamKind::kCopyOut);
+  Stream& copy_out = context_.device().stream();
+  for (size_t i = 0; i < unit->layout.parts.size(); ++i) {
+    const UnitLayout::Part& part = unit->layout.parts[i];
+    const GradientReducer::Summed summed = reducer_.SumOverRanks(
+        part.bucket, part.Of(unit->gradients[kWhole]),
+        reducer_.keeps_shard(part.bucket)
+            ? unit->at_home.parts[i].Of(unit->gradients[kShards])
+            : Tensor());
+    copies_out_.Time(copy_out,
+                     [&] { Transfer(summed.sums, summed.kept, copy_out); });
+    copied_.to_home += summed.sums.bytes();
+    for (Parameter* parameter : buckets_[part.bucket].parameters) {
+      parameter->grad = Tensor();
     }
-  });
+  }
   unit->saved = copy_out.Record();
-  if (unit->in_window >= 0) buffers_.window->ExpectUpdate(unit->in_window);
+  if (unit->in_window >= 0 && unit->owned_parts > 0) {
+    buffers_.window->ExpectUpdate(unit->in_window);
+  }
   buffers_.gradients.Return(std::exchange(unit->gradients, {}), unit->saved);
 }
 

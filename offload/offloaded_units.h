@@ -3,7 +3,9 @@
 // Rajbhandari et al., section 5). Which are there when is the Program's to say
 // (scheduler/program/offload_pass.h).
 //
-//   Fetch            values to a place on the device, on the copy-in stream
+//   Fetch            values to a place on the device, on the copy-in stream;
+//                    where data-parallel ranks share them, each brings its own
+//                    and all gather them there
 //   Bring            the current stream waits for them
 //   Release          frees the place after what the current stream was given;
 //                    values change while they are at home alone and are never
@@ -13,7 +15,7 @@
 //                    on copy-in: sums then have the bits that they have on the
 //                    device
 //   SaveGradients    the buffer to the reducer's accumulators at home, on
-//                    copy-out
+//                    copy-out, after what is to be summed over ranks was
 //   TakeAway         tensors to a buffer at home, on copy-out, and back to new
 //                    memory, on copy-in
 //
@@ -22,9 +24,13 @@
 // pass through a window of the host's memory (unit_window.h): a Fetch copies
 // from there, and updates write there.
 //
+// Where a plan shards over data-parallel ranks, home has this rank's shards and
+// no more, of values always, and of gradients as the plan says: a link carries
+// a shard, and whole values and sums are made on the device.
+//
 // Parameters of units without a home (embedding, head) stay on the device, and
 // so does all that trains where its home is there (UnitHome::trained): then
-// nothing leaves.
+// nothing leaves. They are ParameterShards'.
 
 #ifndef TRIREME_OFFLOAD_OFFLOADED_UNITS_H_
 #define TRIREME_OFFLOAD_OFFLOADED_UNITS_H_
@@ -41,6 +47,7 @@
 #include "parallel/context.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/parameter_buckets.h"
+#include "parallel/parameter_shards.h"
 #include "parallel/unit_store.h"
 #include "runtime/device/stream_stopwatch.h"
 
@@ -80,26 +87,27 @@ class OffloadedUnits final : public UnitStore {
  public:
   // What the units of a chunk share with the rank's other chunks.
   struct Buffers {
-    DeviceBuffers& places;         // of UnitLayout::Buffers
-    DeviceBuffers& gradients;      // one of UnitLayout::trained elements
+    DeviceBuffers& places;  // of UnitLayout::Buffers
+    // One of UnitLayout::trained elements, and one of those at home where only
+    // shards of gradients are kept.
+    DeviceBuffers& gradients;
     HostBuffers& inputs;           // of what is taken away
     UnitWindow* window = nullptr;  // null: units lie in the host's memory
   };
 
   // Makes the initial values, of `seed`: the parameters, of which `buckets`
-  // has those that train, must have none, and the reducer sums in order. All
-  // outlive the result.
+  // has those that train, must have none. All outlive the result.
   OffloadedUnits(ParallelContext& context,
                  const std::vector<std::unique_ptr<Parameter>>& parameters,
                  const UnitHome& home, const ParameterBuckets& buckets,
-                 const GradientReducer& reducer, const Buffers& buffers,
+                 GradientReducer& reducer, const Buffers& buffers,
                  uint64_t seed);
   // Waits for copies under way.
   ~OffloadedUnits() override;
 
-  // The values of the bucket's parameter i that the optimizer writes, in the
-  // parameter's shape: at home where it has one. On a drive OpenValues brings
-  // them to memory.
+  // The values of the bucket's parameter i that the optimizer writes: at home
+  // where it has one; flat where ranks share the bucket, else in the
+  // parameter's shape. On a drive OpenValues brings them to memory.
   Tensor OwnedValue(int bucket, int i) const;
   // A parameter that does not train, with its values at home if it has one: on
   // a drive once its window has settled.
@@ -114,9 +122,10 @@ class OffloadedUnits final : public UnitStore {
 
   void Fetch(int unit) override;
   void Bring(int unit) override;
-  void Drop(int /*unit*/) override {}
-  // Whoever changes values does it while none are on the device.
-  void Publish(int /*bucket*/) override {}
+  void Drop(int unit) override { stays_.Drop(unit); }
+  // Of what stays on the device. Whoever changes others' values does it while
+  // none are there.
+  void Publish(int bucket) override { stays_.Publish(bucket); }
   void OpenValues(int bucket, std::vector<OwnedParameter>& owned) override;
   void CloseValues(int bucket, bool changed) override;
   void Release(int unit) override;
@@ -126,15 +135,20 @@ class OffloadedUnits final : public UnitStore {
 
  private:
   struct Unit {
-    UnitLayout layout;
-    // Buffers of the layout: in memory, or on the drive.
+    UnitLayout layout;  // on the device
+    UnitLayout at_home;
+    // Buffers of the latter: in memory, or on the drive.
     std::vector<Tensor> home;
     int in_window = -1;
-    // Of layout.parts, since all were written last.
-    size_t changed_parts = 0;
+    // Of the parts of which this rank owns any: how many there are, and how
+    // many were written since all were last.
+    int owned_parts = 0;
+    int changed_parts = 0;
     // On the device, while they are there.
     std::vector<Tensor> place;
     Event arrival;
+    // Of what ranks share.
+    std::vector<Event> gathers;
     std::vector<Tensor> gradients;
     Event saved;
   };
@@ -145,9 +159,16 @@ class OffloadedUnits final : public UnitStore {
                          const std::vector<Tensor>& home, uint64_t seed) const;
   // Null where the unit's parameters stay on the device.
   Unit* Find(int unit);
+  // At home.
   const UnitLayout::Part& PartOf(const Unit& unit, int bucket) const;
-  // The part's elements in a buffer of the unit's.
-  Tensor SliceOf(const UnitLayout::Part& part, const Tensor& buffer) const;
+  // What this rank owns of the bucket's parameter i, of the bucket's elements
+  // at home.
+  Tensor OwnedOf(const ParameterBucket& bucket, const Tensor& at_home,
+                 int i) const;
+  // What this rank has of the unit, to its place.
+  void CopyIn(Unit& unit, const std::vector<Tensor>& home, Stream& copy_in);
+  // Has the compute stream wait for what other ranks own.
+  void AwaitGathers(Unit& unit);
   // Points a parameter that does not train to its values in a set of buffers.
   static void Point(const UnitLayout::Frozen& frozen,
                     const std::vector<Tensor>& buffers, Parameter& parameter);
@@ -156,8 +177,9 @@ class OffloadedUnits final : public UnitStore {
 
   ParallelContext& context_;
   const ParameterBuckets& buckets_;
-  const GradientReducer& reducer_;
+  GradientReducer& reducer_;
   const Buffers buffers_;
+  ParameterShards stays_;
   std::map<int, Unit> units_;
   CopiedBytes copied_;
   // Of the copy streams, and of the compute stream while it waits.

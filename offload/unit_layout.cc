@@ -30,13 +30,17 @@ void UnitLayout::GrowTo(const UnitLayout& other) {
 
 std::map<int, UnitLayout> LayOutUnits(
     const std::vector<std::unique_ptr<Parameter>>& parameters,
-    const ParameterBuckets& buckets, const UnitHome& home) {
+    const ParameterBuckets& buckets, const UnitHome& home,
+    UnitLayout::Where where) {
   std::map<int, UnitLayout> units;
   for (int b = 0; b < buckets.size(); ++b) {
     const int number = buckets[b].parameters[0]->unit;
     if (!home.Has(number) || !home.trained) continue;
     UnitLayout& unit = units[number];
-    unit.parts.push_back({b, Append(buckets[b].elements, unit.values)});
+    const int64_t elements = where == UnitLayout::Where::kHome
+                                 ? buckets[b].shard_elements()
+                                 : buckets[b].elements;
+    unit.parts.push_back({b, Append(elements, unit.values), elements});
     unit.trained = unit.values;
   }
   for (const auto& parameter : parameters) {

@@ -1,5 +1,6 @@
 // Where the parameters of a unit lie in the flat buffers that hold it at home
-// and on the device: one for each type of elements.
+// or on the device: one for each type of elements. On the device all of a
+// bucket is there, at home what this rank owns of it.
 
 #ifndef TRIREME_OFFLOAD_UNIT_LAYOUT_H_
 #define TRIREME_OFFLOAD_UNIT_LAYOUT_H_
@@ -12,14 +13,22 @@
 #include "offload/device_buffers.h"
 #include "parallel/parameter_buckets.h"
 #include "runtime/autograd/parameter.h"
+#include "runtime/device/tensor.h"
 
 namespace trireme {
 
 struct UnitLayout {
+  enum class Where { kDevice, kHome };
+
   // A bucket of parameters that train: its elements among the values.
   struct Part {
     int bucket = 0;
     int64_t begin = 0;
+    int64_t elements = 0;
+
+    Tensor Of(const Tensor& buffer) const {
+      return buffer.Slice(begin, begin + elements);
+    }
   };
   // One that does not: its elements among the values, or its codes and scales
   // where it is quantised.
@@ -49,7 +58,8 @@ struct UnitLayout {
 // parameters these are.
 std::map<int, UnitLayout> LayOutUnits(
     const std::vector<std::unique_ptr<Parameter>>& parameters,
-    const ParameterBuckets& buckets, const UnitHome& home);
+    const ParameterBuckets& buckets, const UnitHome& home,
+    UnitLayout::Where where);
 
 }  // namespace trireme
 

@@ -170,9 +170,8 @@ bool Executor::RunsOnHostThread(const Instruction& instruction) {
 
 bool Executor::ReadsOnHost(const Instruction& instruction) const {
   if (!program_.offload.has_value()) return false;
-  // Offloaded gradients are summed over ranks, clipped and used there.
-  return instruction.kind == InstructionKind::kReduceGradients ||
-         instruction.kind == InstructionKind::kClipGradients ||
+  // Offloaded gradients are clipped and used there.
+  return instruction.kind == InstructionKind::kClipGradients ||
          instruction.kind == InstructionKind::kUpdate;
 }
 
@@ -499,20 +498,27 @@ void Executor::UpdateLeft(const Instruction& instruction) {
   const ExecutorChunk& chunk = chunks_[instruction.chunk];
   waits_for_updates_.Time(context_.device().stream(), [&] {
     for (const int bucket : BucketsOf(instruction)) {
-      const int position = chunk.first_bucket + bucket;
-      if (left_.buckets.erase(position) > 0) {
-        Update(position, left_.step, left_.learning_rate);
-      }
+      UseLeft(chunk, bucket);
       chunk.reducer->BeginStep(bucket);
     }
   });
   if (left_.buckets.empty()) optimizer_->ExpectUpdates();
 }
 
+void Executor::UseLeft(const ExecutorChunk& chunk, int bucket) {
+  const int position = chunk.first_bucket + bucket;
+  if (left_.buckets.erase(position) == 0) return;
+  Update(position, left_.step, left_.learning_rate);
+  chunk.units->Publish(bucket);
+}
+
 void Executor::FinishUpdates() {
-  for (const int bucket : update_order_) {
-    if (left_.buckets.erase(bucket) == 0) continue;
-    Update(bucket, left_.step, left_.learning_rate);
+  if (left_.buckets.empty()) return;
+  for (const Instruction& instruction : program_.ranks[pipeline_rank_]) {
+    if (instruction.kind != InstructionKind::kUpdate) continue;
+    for (const int bucket : BucketsOf(instruction)) {
+      UseLeft(chunks_[instruction.chunk], bucket);
+    }
   }
 }
 

@@ -168,6 +168,9 @@ class Executor {
   // What is left of the instruction's updates; then its gradients are of this
   // step.
   void UpdateLeft(const Instruction& instruction);
+  // What is left to be done with the last step's gradients of a bucket, which
+  // then is whole again where ranks share it.
+  void UseLeft(const ExecutorChunk& chunk, int bucket);
   // What came for a pass, once it is there; empty where nothing was to come.
   std::vector<Tensor> Await(Payload payload, const Instruction& instruction,
                             StepLedger& ledger);

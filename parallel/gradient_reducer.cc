@@ -39,12 +39,12 @@ GradientReducer::GradientReducer(ParallelContext& context,
   for (int b = 0; b < buckets_.size(); ++b) {
     const ParameterBucket& bucket = buckets_[b];
     State& state = states_[b];
-    CHECK(timing == Timing::kWhenComplete || !transient(b));
+    CHECK(timing == Timing::kWhenComplete || !keeps_shard(b));
     for (size_t i = 0; i < bucket.parameters.size(); ++i) {
       position_[bucket.parameters[i]] = static_cast<int>(i);
     }
-    if (transient(b)) {
-      state.shard = Tensor::Zeros(context.device(), {bucket.shard_elements()},
+    if (keeps_shard(b)) {
+      state.shard = Tensor::Zeros(*bucket.device, {bucket.shard_elements()},
                                   ComputeDType(bucket.parameters[0]->dtype),
                                   MemoryCategory::kGradients,
                                   fmt::format("gradient shard {}", b));
@@ -79,7 +79,7 @@ void GradientReducer::BeginStep() {
 void GradientReducer::BeginStep(int bucket) {
   State& state = states_[bucket];
   if (in_place(bucket)) {
-    (transient(bucket) ? state.shard : state.flat).FillZero();
+    (keeps_shard(bucket) ? state.shard : state.flat).FillZero();
   }
   state.finished = false;
   state.rest_started = false;
@@ -90,7 +90,7 @@ void GradientReducer::BeginStep(int bucket) {
 
 void GradientReducer::Prepare(Parameter& parameter) {
   const int bucket = buckets_.BucketOf(parameter);
-  if (states_[bucket].flat.defined()) return;
+  if (states_[bucket].flat.defined() || !in_place(bucket)) return;
   states_[bucket].flat = NewFlat(bucket);
   PointGradients(bucket);
 }
@@ -103,9 +103,10 @@ void GradientReducer::Contribute(Parameter& parameter) {
       << parameter.name << ": one contribution too many";
   --state.missing[i];
   state.contributed[i] = true;
+  if (!in_place(bucket)) return;
   const bool last = std::all_of(state.missing.begin(), state.missing.end(),
                                 [](int missing) { return missing == 0; });
-  if (transient(bucket)) {
+  if (keeps_shard(bucket)) {
     if (std::all_of(state.contributed.begin(), state.contributed.end(),
                     [](bool contributed) { return contributed; })) {
       StartTravel(bucket);
@@ -122,12 +123,14 @@ void GradientReducer::StartSum(int bucket) {
     StartTravel(bucket);
     return;
   }
-  State& state = states_[bucket];
+  StartAllReduce(bucket, states_[bucket].flat);
+}
+
+void GradientReducer::StartAllReduce(int bucket, const Tensor& flat) {
   Communicator& group = SumGroup(context_.communicators(), buckets_[bucket]);
-  if (group.size() > 1) {
-    state.reduction = group.AllReduce(
-        state.flat, ReduceOp::kSum, fmt::format("gradient bucket {}", bucket));
-  }
+  if (group.size() == 1) return;
+  states_[bucket].reduction = group.AllReduce(
+      flat, ReduceOp::kSum, fmt::format("gradient bucket {}", bucket));
 }
 
 Communicator& GradientReducer::ShardGroup(int bucket) const {
@@ -160,7 +163,7 @@ void GradientReducer::StartTravel(int bucket) {
   FinishTravel();
   State& state = states_[bucket];
   travel_ = {bucket, state.flat, StartShardSum(bucket, state.flat)};
-  if (transient(bucket)) {
+  if (keeps_shard(bucket)) {
     state.flat = Tensor();
     PointGradients(bucket);
     state.contributed.assign(state.contributed.size(), false);
@@ -172,23 +175,48 @@ void GradientReducer::FinishTravel() {
   Travel travel = *std::exchange(travel_, std::nullopt);
   State& state = states_[travel.bucket];
   const Tensor sum = travel.sum.Wait();
-  if (transient(travel.bucket)) {
-    AddInPlace(sum, state.shard);
-  } else if (buckets_[travel.bucket].sharding.bf16_messages) {
+  TakeShardSum(travel.bucket, sum, travel.flat, state.shard);
+}
+
+void GradientReducer::TakeShardSum(int bucket, const Tensor& sum,
+                                   const Tensor& whole, const Tensor& shard) {
+  if (keeps_shard(bucket)) {
+    AddInPlace(sum, shard);
+  } else if (buckets_[bucket].sharding.bf16_messages) {
     // Else the sum is in place.
-    Communicator& group = ShardGroup(travel.bucket);
-    const int64_t part = state.flat.num_elements() / group.size();
-    state.flat.Slice(group.rank() * part, (group.rank() + 1) * part)
-        .CopyFrom(sum);
+    Communicator& group = ShardGroup(bucket);
+    const int64_t part = whole.num_elements() / group.size();
+    whole.Slice(group.rank() * part, (group.rank() + 1) * part).CopyFrom(sum);
   }
-  if (Complete(travel.bucket)) StartRest(travel.bucket);
+  if (Complete(bucket)) StartRest(bucket, whole, shard);
+}
+
+GradientReducer::Summed GradientReducer::SumOverRanks(int bucket,
+                                                      const Tensor& whole,
+                                                      const Tensor& shard) {
+  CHECK(!in_place(bucket)) << "bucket " << bucket;
+  State& state = states_[bucket];
+  const ParameterBucket& layout = buckets_[bucket];
+  const bool replicated =
+      layout.sharding.level == DataSharding::Level::kReplicated;
+  // What all microbatches add up to is summed once, where all of it is kept.
+  if (!keeps_shard(bucket) && !Complete(bucket)) return {whole, state.flat};
+  if (replicated && !layout.sharding.bf16_messages) {
+    StartAllReduce(bucket, whole);
+  } else {
+    TakeShardSum(bucket, StartShardSum(bucket, whole).Wait(), whole, shard);
+  }
+  state.reduction.Wait();
+  if (replicated) return {whole, state.flat};
+  if (keeps_shard(bucket)) return {shard, state.shard};
+  return {layout.Shard(whole), layout.Shard(state.flat)};
 }
 
 bool GradientReducer::Complete(int bucket) const {
   const State& state = states_[bucket];
   return std::all_of(state.missing.begin(), state.missing.end(),
                      [](int missing) { return missing == 0; }) &&
-         !(transient(bucket) && state.flat.defined());
+         !(keeps_shard(bucket) && state.flat.defined());
 }
 
 bool GradientReducer::Untouched(int bucket) const {
@@ -207,13 +235,14 @@ void GradientReducer::Start(int bucket) {
     CHECK_EQ(state.missing[i], 0)
         << layout.parameters[i]->name << " lacks gradient contributions";
   }
-  if (timing_ == Timing::kInOrder) StartSum(bucket);
+  if (timing_ == Timing::kInOrder && in_place(bucket)) StartSum(bucket);
   // Contributions of two microbatches never meet: see Tape's AddContribution.
-  CHECK(!transient(bucket) || !state.flat.defined()) << "bucket " << bucket;
+  CHECK(!keeps_shard(bucket) || !state.flat.defined()) << "bucket " << bucket;
   if (travel_.has_value() && travel_->bucket == bucket) FinishTravel();
 }
 
-void GradientReducer::StartRest(int bucket) {
+void GradientReducer::StartRest(int bucket, const Tensor& whole,
+                                const Tensor& shard) {
   State& state = states_[bucket];
   CHECK(!std::exchange(state.rest_started, true));
   const ParameterBucket& layout = buckets_[bucket];
@@ -222,10 +251,10 @@ void GradientReducer::StartRest(int bucket) {
   if (sharding.level == DataSharding::Level::kReplicated) {
     Communicator& group = ShardGroup(bucket);
     if (group.size() > 1) {
-      const int64_t part = state.flat.num_elements() / group.size();
+      const int64_t part = whole.num_elements() / group.size();
       state.reduction = group.AllGather(
-          state.flat.Slice(group.rank() * part, (group.rank() + 1) * part),
-          state.flat, name);
+          whole.Slice(group.rank() * part, (group.rank() + 1) * part), whole,
+          name);
     }
     return;
   }
@@ -233,9 +262,9 @@ void GradientReducer::StartRest(int bucket) {
   rest.erase(Axis::kData);
   Communicator& group = context_.communicators().ForReplicas(rest);
   if (group.size() > 1) {
-    state.reduction = group.AllReduce(
-        transient(bucket) ? state.shard : layout.Shard(state.flat),
-        ReduceOp::kSum, name);
+    state.reduction =
+        group.AllReduce(keeps_shard(bucket) ? shard : layout.Shard(whole),
+                        ReduceOp::kSum, name);
   }
 }
 
@@ -247,14 +276,15 @@ void GradientReducer::Wait(int bucket) {
 void GradientReducer::Scale(int bucket, double factor) {
   const State& state = states_[bucket];
   ScaleInPlace(
-      transient(bucket) ? state.shard : buckets_[bucket].Shard(state.flat),
+      keeps_shard(bucket) ? state.shard : buckets_[bucket].Shard(state.flat),
       factor);
 }
 
 Tensor GradientReducer::OwnedGradient(int bucket, int i) const {
   const State& state = states_[bucket];
   return buckets_[bucket].OwnedInShard(
-      transient(bucket) ? state.shard : buckets_[bucket].Shard(state.flat), i);
+      keeps_shard(bucket) ? state.shard : buckets_[bucket].Shard(state.flat),
+      i);
 }
 
 }  // namespace trireme

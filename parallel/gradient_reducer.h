@@ -16,6 +16,11 @@
 // hybrid replicas) are then all-reduced over the rest, shard by shard: as soon
 // as the shard's sum is there and nothing more will be added to it.
 //
+// Where a bucket's gradients are kept elsewhere than backward adds to them (at
+// home, units that are offloaded), whoever takes them there has them summed
+// over the ranks before (SumOverRanks): each time where only shards stay, else
+// with the last contribution.
+//
 // The result is a sum: the loss is already divided by the global count.
 
 #ifndef TRIREME_PARALLEL_GRADIENT_REDUCER_H_
@@ -41,8 +46,7 @@ class GradientReducer {
     // backward.
     kWhenComplete,
     // In Start(): where some ranks of the group have no contributions, and so
-    // no backward, or where backward adds to them elsewhere (SaveGradients).
-    // Not where gradients are sharded.
+    // no backward. Not where gradients are sharded.
     kInOrder,
   };
 
@@ -76,8 +80,24 @@ class GradientReducer {
   // Whether no contribution to the bucket has come in the step.
   bool Untouched(int bucket) const;
 
-  // What contributions to the bucket are added to, where it is whole.
-  const Tensor& Accumulators(int bucket) const { return states_[bucket].flat; }
+  // What is kept of the bucket from one contribution to the next: all of it, or
+  // this rank's shard.
+  const Tensor& Accumulators(int bucket) const {
+    return keeps_shard(bucket) ? states_[bucket].shard : states_[bucket].flat;
+  }
+  bool keeps_shard(int bucket) const {
+    return buckets_[bucket].sharding.level >= DataSharding::Level::kGradients;
+  }
+
+  // Of a bucket that backward has added to elsewhere, in `whole`: sums over
+  // ranks what is to be summed by now, in the order of the current stream of
+  // its device. `shard`, of a bucket of which only shards are kept, holds what
+  // was kept so far, to which the sum is added.
+  struct Summed {
+    Tensor sums;  // whole, shard, or a slice of whole
+    Tensor kept;  // the accumulators that they replace
+  };
+  Summed SumOverRanks(int bucket, const Tensor& whole, const Tensor& shard);
 
   // The reduced gradient of what this rank owns of the bucket's parameter i.
   Tensor OwnedGradient(int bucket, int i) const;
@@ -104,9 +124,7 @@ class GradientReducer {
 
   // Of a whole bucket that is complete.
   void StartSum(int bucket);
-  bool transient(int bucket) const {
-    return buckets_[bucket].sharding.level >= DataSharding::Level::kGradients;
-  }
+  void StartAllReduce(int bucket, const Tensor& flat);
   // Whether backward adds to the accumulators themselves.
   bool in_place(int bucket) const {
     return buckets_[bucket].device == &context_.device();
@@ -117,9 +135,13 @@ class GradientReducer {
   PendingTensor StartShardSum(int bucket, const Tensor& flat);
   void StartTravel(int bucket);
   void FinishTravel();
+  // What StartShardSum has made of `whole`: into this rank's shard, which may
+  // be a part of it.
+  void TakeShardSum(int bucket, const Tensor& sum, const Tensor& whole,
+                    const Tensor& shard);
   bool Complete(int bucket) const;
   // Once the shard is complete: its sum over replicas, or its way back to all.
-  void StartRest(int bucket);
+  void StartRest(int bucket, const Tensor& whole, const Tensor& shard);
   Communicator& ShardGroup(int bucket) const;
 
   ParallelContext& context_;

@@ -26,6 +26,13 @@ ElementRange ParameterBucket::Owned(int i) const {
   return range;
 }
 
+bool ParameterBucket::OwnsAny() const {
+  for (int i = 0; i < static_cast<int>(parameters.size()); ++i) {
+    if (Owned(i).size() > 0) return true;
+  }
+  return false;
+}
+
 Tensor ParameterBucket::Slice(const Tensor& flat, int i) const {
   const Parameter& parameter = *parameters[i];
   return flat.Slice(offsets[i], offsets[i] + parameter.local_elements())

@@ -68,6 +68,8 @@ struct ParameterBucket {
   // What this rank owns of parameters[i]; empty where its shard holds nothing
   // of it.
   ElementRange Owned(int i) const;
+  // Whether its shard is more than what fills the bucket up.
+  bool OwnsAny() const;
   // Slices of a flat buffer: parameters[i], in its shape; this rank's shard.
   Tensor Slice(const Tensor& flat, int i) const;
   Tensor Shard(const Tensor& flat) const;

@@ -21,6 +21,7 @@ ParameterShards::ParameterShards(ParallelContext& context,
   for (int b = 0; b < buckets_.size(); ++b) {
     const ParameterBucket& bucket = buckets_[b];
     State& state = states_[b];
+    if (bucket.device != &context.device()) continue;
     for (const Parameter* parameter : bucket.parameters) {
       units_[parameter->unit].insert(b);
     }
@@ -43,6 +44,9 @@ ParameterShards::ParameterShards(ParallelContext& context,
       Parameter& parameter = *bucket.parameters[i];
       if (!transient(b)) {
         const Tensor slice = bucket.Slice(state.flat, static_cast<int>(i));
+        if (!parameter.value.defined()) {
+          MakeValue(context.device(), seed, parameter);
+        }
         slice.CopyFrom(parameter.value);
         parameter.value = slice;
         continue;

@@ -29,7 +29,8 @@ class ParameterShards final : public UnitStore {
  public:
   // Moves the parameters' values into flat buckets, or makes the initial values
   // of this rank's shard where they have none (ParameterStore without
-  // allocation). `seed`: of the initial values. Both outlive the result.
+  // allocation). Buckets that have their home elsewhere are left alone. `seed`:
+  // of the initial values. Both outlive the result.
   ParameterShards(ParallelContext& context, const ParameterBuckets& buckets,
                   uint64_t seed);
 

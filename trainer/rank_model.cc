@@ -197,7 +197,7 @@ void RankModel::BuildParts(const Probe& probe) {
   const std::vector<LocalModel::Part>& parts = local_.parts();
   const std::vector<int> contributions = layout_.Contributions(plan_);
   const GradientReducer::Timing timing =
-      offload_ || (partial() && !layout_.AllReplicasVisited())
+      partial() && !layout_.AllReplicasVisited()
           ? GradientReducer::Timing::kInOrder
           : GradientReducer::Timing::kWhenComplete;
   std::vector<const ParameterBuckets*> buckets;

@@ -6,6 +6,7 @@
 #include "parallel/state_streamer.h"
 #include "runtime/core/status.h"
 #include "runtime/device/nvme/extents.h"
+#include "trainer/plan_translation.h"
 
 namespace trireme {
 
@@ -20,6 +21,8 @@ RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
       num_blocks_(num_blocks),
       resident_units_(static_cast<int>(plan.offload().resident_units())),
       trained_at_home_(trained.LeaveTheDevice()),
+      keeps_gradient_shards_(ShardingOf(plan).level >=
+                             DataSharding::Level::kGradients),
       home_(limit_bytes, dry ? CpuDevice::Mode::kDry : CpuDevice::Mode::kReal) {
   if (dry && plan.offload().has_nvme()) drive_ = NvmeDevice::Dry(home_);
 }
@@ -76,34 +79,40 @@ void RankOffload::MakeBuffers(
     const std::vector<const ParameterBuckets*>& buckets, Device& device,
     DType dtype) {
   int blocks = 0;
-  UnitLayout largest;
+  UnitLayout on_device, at_home;
   for (size_t i = 0; i < parts.size(); ++i) {
     const UnitHome home = HomeOf(parts[i]);
     blocks += home.end - home.begin;
-    for (const auto& [unit, layout] :
-         LayOutUnits(parts[i].store->parameters(), *buckets[i], home)) {
-      largest.GrowTo(layout);
-    }
+    const auto grow = [&](UnitLayout& largest, UnitLayout::Where where) {
+      for (const auto& [unit, layout] : LayOutUnits(
+               parts[i].store->parameters(), *buckets[i], home, where)) {
+        largest.GrowTo(layout);
+      }
+    };
+    grow(on_device, UnitLayout::Where::kDevice);
+    grow(at_home, UnitLayout::Where::kHome);
   }
   places_ = std::make_unique<DeviceBuffers>(
-      device, std::min(resident_units_, blocks), largest.Buffers(dtype),
+      device, std::min(resident_units_, blocks), on_device.Buffers(dtype),
       MemoryCategory::kParameters, "place of a block's parameters");
+  // Shards are added up beside what is to be summed.
+  const int64_t shards = keeps_gradient_shards_ ? at_home.trained : 0;
   gradient_buffers_ = std::make_unique<DeviceBuffers>(
       device, std::min<int>(Offload::kGradientBuffers, blocks),
       std::vector<DeviceBuffers::Buffer>{
-          {largest.trained, ComputeDType(dtype)}},
+          {on_device.trained, ComputeDType(dtype)},
+          {shards, ComputeDType(dtype)}},
       MemoryCategory::kGradients, "gradients of a block");
   if (nvme_.host_units() == 0) return;
   window_ = std::make_unique<UnitWindow>(
       home_, *drive_, std::min(static_cast<int>(nvme_.host_units()), blocks),
-      largest.Buffers(dtype));
+      at_home.Buffers(dtype));
   for (const Tensor& memory : window_->memory()) drive_->Register(memory);
 }
 
 std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
     ParallelContext& context, const LocalModel::Part& part,
-    const ParameterBuckets& buckets, const GradientReducer& reducer,
-    uint64_t seed) {
+    const ParameterBuckets& buckets, GradientReducer& reducer, uint64_t seed) {
   return std::make_unique<OffloadedUnits>(
       context, part.store->parameters(), HomeOf(part), buckets, reducer,
       OffloadedUnits::Buffers{.places = *places_,

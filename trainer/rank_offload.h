@@ -16,6 +16,7 @@
 #include "offload/offloaded_units.h"
 #include "offload/unit_window.h"
 #include "parallel/executor.h"
+#include "parallel/gradient_reducer.h"
 #include "parallel/parameter_buckets.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/device/cpu_device.h"
@@ -53,7 +54,7 @@ class RankOffload {
   std::unique_ptr<OffloadedUnits> MakeUnits(ParallelContext& context,
                                             const LocalModel::Part& part,
                                             const ParameterBuckets& buckets,
-                                            const GradientReducer& reducer,
+                                            GradientReducer& reducer,
                                             uint64_t seed);
 
   // When a step fetches which of the rank's parts' units, of a list of its
@@ -76,6 +77,7 @@ class RankOffload {
   const int64_t num_blocks_;
   const int resident_units_;
   const bool trained_at_home_;
+  const bool keeps_gradient_shards_;
   CpuDevice home_;
   std::unique_ptr<NvmeDevice> drive_;
   std::unique_ptr<UnitWindow> window_;

@@ -191,7 +191,10 @@ absl::StatusOr<Plan> ResolvePlan(const Plan& plan, const PlanContext& context) {
   }
   if (!resolved.has_ulysses()) resolved.set_ulysses(1);
   if (resolved.sharding() == Plan::SHARDING_UNSPECIFIED) {
-    resolved.set_sharding(Plan::REPLICATED);
+    // A rank keeps its own share of what is offloaded.
+    resolved.set_sharding(resolved.has_offload() && grid.dp() > 1
+                              ? Plan::PARAMETERS
+                              : Plan::REPLICATED);
   }
   if (!resolved.has_shard_group()) resolved.set_shard_group(grid.dp());
   if (!resolved.has_bf16_gradient_messages()) {

@@ -200,18 +200,6 @@ absl::Status ValidateOffload(const Plan& plan) {
   if (plan.has_skip()) {
     return PlanFieldError("offload", "a partial pipeline (skip)", "none");
   }
-  if (grid.dp() != 1 || grid.cp() != 1) {
-    return PlanFieldError(
-        "offload",
-        fmt::format("grid.dp {} and grid.cp {}", grid.dp(), grid.cp()),
-        "1 each: gradients leave the device before they could be reduced");
-  }
-  if (plan.sharding() != Plan::REPLICATED) {
-    return PlanFieldError(
-        "offload",
-        fmt::format("sharding {}", Plan::Sharding_Name(plan.sharding())),
-        "REPLICATED, as there is one replica");
-  }
   if (ScheduleOf(plan).splits_backward) {
     return PlanFieldError(
         "offload",

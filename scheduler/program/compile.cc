@@ -59,10 +59,11 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
     return InvalidArgument("plan.schedule: found {}, expected a schedule",
                            static_cast<int>(plan.schedule()));
   }
-  // Whoever shards parameters gathers them where they are used.
-  const bool gather_parameters =
-      plan.grid().dp() > 1 && (plan.sharding() == Plan::OPTIMIZER ||
-                               plan.sharding() == Plan::GRADIENTS);
+  // Whoever shards parameters gathers them where they are used, and where units
+  // are offloaded each Fetch does.
+  const bool gather_parameters = plan.grid().dp() > 1 && !plan.has_offload() &&
+                                 (plan.sharding() == Plan::OPTIMIZER ||
+                                  plan.sharding() == Plan::GRADIENTS);
   Program program = BuildProgram(OrderOf(plan), StagesOf(plan), microbatches,
                                  std::move(buckets), gather_parameters);
   if (plan.has_offload()) {

@@ -24,6 +24,10 @@
 // in place of T_f + T_b + T_A. With more, updates hide behind the first one's
 // forward.
 //
+// Where data-parallel ranks share units, a fetch ends with the gather of the
+// others' shares, and gradients are summed over the ranks before they leave:
+// the rank's share is all that crosses.
+//
 // Unit-major, forwards that follow one another, and backwards, run each unit on
 // all their microbatches before the next. A copy then hides behind the compute
 // of them all, weights cross once a pass of the step in place of each

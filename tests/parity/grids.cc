@@ -123,6 +123,19 @@ std::vector<GridCase> AllGrids() {
                          "recompute: FULL "
                          "offload { resident_units: 1 activations: true }")});
   }
+  for (const char* plan :
+       {"sharding: OPTIMIZER offload { resident_units: 2 }",
+        "sharding: GRADIENTS microbatches: 2 offload { resident_units: 1 }",
+        // Sums over ranks of all microbatches' gradients at once, and of each.
+        "sharding: PARAMETERS schedule: UNIT_MAJOR microbatches: 2 "
+        "offload { resident_units: 2 }",
+        "sharding: PARAMETERS recompute: FULL "
+        "offload { resident_units: 1 activations: true }"}) {
+    cases.push_back({.dp = 4, .plan = PlanFromText(plan)});
+    cases.push_back({.tp = 2, .dp = 2, .plan = PlanFromText(plan)});
+    if (cases.back().plan.schedule() == Plan::UNIT_MAJOR) continue;
+    cases.push_back({.pp = 2, .dp = 2, .plan = PlanFromText(plan)});
+  }
   // Other embeddings of positions, and queries and keys without their norm.
   for (const bool sincos : {true, false}) {
     const Dit::Positions positions = sincos ? Dit::SINCOS : Dit::ROPE;

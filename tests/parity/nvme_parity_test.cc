@@ -133,6 +133,9 @@ INSTANTIATE_TEST_SUITE_P(
         Grid({.dtype = DType::kBFloat16},
              "microbatches: 2 recompute: FULL offload { activations: true }"),
         Grid({.tp = 2, .dtype = DType::kBFloat16}, "sequence_parallel: true"),
+        Grid({.dp = 2, .dtype = DType::kBFloat16},
+             "microbatches: 2 sharding: PARAMETERS"),
+        Grid({.dp = 4, .dtype = DType::kFloat32}, "sharding: OPTIMIZER"),
         Grid({.pp = 2, .dtype = DType::kBFloat16},
              "schedule: INTERLEAVED microbatches: 4"),
         // One block's states are on the drive.

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gtest/gtest.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/threads/thread_world.h"
@@ -156,6 +157,38 @@ std::vector<GridCase> Cases() {
   add({.dtype = DType::kBFloat16,
        .trained = Adapters(WeightFormat::kNormalFloat4)},
       "microbatches: 2 recompute: FULL offload { activations: true }", {2});
+  // Data-parallel ranks have their shards at home, and gather and reduce on
+  // the device.
+  for (const char* sharding :
+       {"REPLICATED", "OPTIMIZER", "GRADIENTS", "PARAMETERS"}) {
+    const std::string plan =
+        fmt::format("microbatches: 2 sharding: {}", sharding);
+    add({.dp = 2, .dtype = DType::kFloat32, .clip_norm = 1e-3}, plan.c_str(),
+        {2});
+  }
+  add({.dp = 4, .dtype = DType::kBFloat16}, "sharding: PARAMETERS", {1});
+  add({.dp = 4, .dtype = DType::kFloat32},
+      "microbatches: 2 sharding: GRADIENTS shard_group: 2", {3});
+  add({.dp = 2, .dtype = DType::kFloat32},
+      "sharding: GRADIENTS bf16_gradient_messages: true microbatches: 2", {2});
+  add({.dp = 2, .dtype = DType::kFloat32},
+      "sharding: REPLICATED bf16_gradient_messages: true", {2});
+  add({.tp = 2, .dp = 2, .dtype = DType::kFloat32, .text = Text::kJoint},
+      "sequence_parallel: true microbatches: 2 sharding: PARAMETERS "
+      "recompute: FULL offload { activations: true }",
+      {2});
+  add({.cp = 2, .dp = 2, .dtype = DType::kFloat32, .height = 6},
+      "sharding: OPTIMIZER", {1});
+  add({.pp = 2, .dp = 2, .dtype = DType::kFloat32, .layers = 5},
+      "sharding: GRADIENTS", {1});
+  add({.dp = 2, .dtype = DType::kBFloat16},
+      "microbatches: 2 schedule: UNIT_MAJOR sharding: OPTIMIZER", {2});
+  add({.dp = 2, .ep = 2, .dtype = DType::kFloat32, .moe = experts},
+      "sharding: OPTIMIZER", {1});
+  add({.dp = 2,
+       .dtype = DType::kBFloat16,
+       .trained = Adapters(WeightFormat::kNormalFloat4)},
+      "microbatches: 2 sharding: PARAMETERS", {2});
   // One block has gradients at home, the others none.
   add({.dtype = DType::kBFloat16,
        .trained = {.kind = TrainedParameters::Kind::kLayers,
@@ -427,6 +460,57 @@ TEST(OffloadCopiesTest, UnitMajorBlocksCrossTwiceAStep) {
             (2 * (kBlocks - kPlaces) * kMicrobatches + kPlaces +
              (kMicrobatches - 1) * kBlocks) *
                 value_bytes);
+}
+
+// Two steps of the job on each of its ranks, which hold what was predicted.
+std::vector<Run> RunOnAllRanks(const GridCase& grid) {
+  const TrainingSetup setup = SetupOf(grid);
+  std::vector<Run> runs(grid.ranks());
+  RunThreadRanks(
+      static_cast<int>(grid.ranks()),
+      [&](CommunicatorFactory& factory, int rank) {
+        CpuDevice device(kLimitBytes);
+        const auto needs = RankModel::PredictNeeds(setup, PlanOf(grid), rank);
+        CHECK_OK(needs.status());
+        const auto model =
+            RankModel::Build(setup, PlanOf(grid), device, factory);
+        CHECK_OK(model.status());
+        Run& run = runs[rank];
+        for (int64_t step = 1; step <= 2; ++step) {
+          const auto batch = RandomBatches(setup)(
+              device, step, (*model)->first_sample(), (*model)->local_batch());
+          CHECK_OK(batch.status());
+          const CopiedBytes before = (*model)->copied_bytes();
+          CHECK_OK((*model)
+                       ->Step(*batch, {.step = step, .learning_rate = 1e-3})
+                       .status());
+          const CopiedBytes after = (*model)->copied_bytes();
+          run.copied = {after.to_device - before.to_device,
+                        after.to_home - before.to_home};
+        }
+        run.device = device.Statistics();
+        run.host = (*model)->host_memory();
+        EXPECT_EQ(run.device.peak_bytes, needs->device.peak_bytes);
+        EXPECT_EQ(run.host.peak_bytes, needs->host.peak_bytes);
+      });
+  return runs;
+}
+
+// Each of the ranks that share blocks has its share of them at home, updates
+// that, and moves no more over its link.
+TEST(OffloadShardsTest, EachRankKeepsAndMovesItsShare) {
+  constexpr int kRanks = 4;
+  GridCase grid = Wide();
+  grid.plan = PlanFromText("microbatches: 1 recompute: FULL");
+  const auto whole = RunOnOneRank(Offloaded(grid, 2), kLimitBytes, kLimitBytes);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  grid.dp = kRanks;
+  grid.plan.set_sharding(Plan::PARAMETERS);
+  for (const auto& run : RunOnAllRanks(Offloaded(grid, 2))) {
+    EXPECT_LT(run.host.peak_bytes, whole->host.peak_bytes / kRanks * 21 / 20);
+    EXPECT_LT(run.copied.to_device, whole->copied.to_device / kRanks * 21 / 20);
+    EXPECT_LT(run.copied.to_home, whole->copied.to_home / kRanks * 21 / 20);
+  }
 }
 
 // With blocks' inputs at home the device holds no more activations with more

@@ -220,8 +220,14 @@ class Builder {
 
   // Blocks of models that can have them at home on the host.
   void AddOffload(const Plan& plan) {
-    if (context_.experts > 0 || plan.grid().dp() > 1 || plan.grid().cp() > 1) {
-      return;
+    if (context_.experts > 0) return;
+    if (plan.grid().dp() > 1) {
+      for (const Plan::Sharding sharding : {Plan::OPTIMIZER, Plan::GRADIENTS}) {
+        AddChanged(plan, [&](Plan& p) {
+          p.mutable_offload();
+          p.set_sharding(sharding);
+        });
+      }
     }
     AddChanged(plan, [](Plan& p) { p.mutable_offload(); });
     AddChanged(plan, [](Plan& p) {
