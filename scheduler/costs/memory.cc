@@ -137,7 +137,7 @@ int64_t PlanCoster::ReductionBytes(int32_t pp) const {
        ++stage) {
     if (stages_[stage].rank != pp) continue;
     // All others' parts of this rank's share.
-    const int64_t gradients = StageParameters(stage) * model_.gradient_bytes;
+    const int64_t gradients = StayingParameters(stage) * model_.gradient_bytes;
     const int64_t buckets = CeilDivide(gradients, bucket);
     bytes += std::min(gradients / members * (members - 1),
                       buckets * pieces_.reduction_bytes);

@@ -14,6 +14,11 @@
 // are several microbatches, a gradient buffer that leaves has come in as well:
 // each adds to what those before it left, if not all add before it leaves.
 //
+// Ranks that share blocks keep and copy their shares; a copy in is followed by
+// the gather of the others' shares, one out comes after the sum over the ranks.
+// Where gradients are not sharded all of them leave until a step's last
+// microbatch, of which the sum is.
+//
 // Optimizer states that lie on a drive are read and written once a step, beside
 // the updates and at the same time: the slower of the three counts. They take
 // the host's memory of the buffers that they pass through. So do blocks that
@@ -32,6 +37,60 @@ namespace trireme {
 
 int64_t PlanCoster::LeavingParameters(int32_t kind) const {
   return model_.trained_leaves ? pieces_.blocks[kind].parameters : 0;
+}
+
+int64_t PlanCoster::SharedParameters(int32_t kind) const {
+  return model_.trained_leaves
+             ? Shardable(pieces_.blocks[kind].parameters,
+                         pieces_.blocks[kind].expert_parameters)
+             : 0;
+}
+
+int64_t PlanCoster::OwnLeavingParameters(int32_t kind,
+                                         Plan::Sharding from) const {
+  const int64_t shared = SharedParameters(kind);
+  const int64_t all = LeavingParameters(kind);
+  return plan_.sharding() >= from
+             ? all - shared + CeilDivide(shared, plan_.shard_group())
+             : all;
+}
+
+int64_t PlanCoster::StayingParameters(int32_t stage) const {
+  int64_t parameters = StageParameters(stage);
+  for (const StageBlocks& blocks : BlocksOf(stage)) {
+    if (!plan_.has_offload()) break;
+    parameters -= blocks.count() * LeavingParameters(blocks.kind);
+  }
+  return parameters;
+}
+
+double PlanCoster::GatherSeconds(int32_t kind, const StageRings& rings) const {
+  if (plan_.sharding() == Plan::REPLICATED) return 0;
+  return rings.shards.slowest.AllGather(
+      static_cast<double>(SharedParameters(kind) * model_.element_bytes));
+}
+
+double PlanCoster::SumSeconds(int32_t kind, const StageRings& rings) const {
+  const auto shared = static_cast<double>(SharedParameters(kind));
+  const double bytes =
+      shared * (plan_.bf16_gradient_messages()
+                    ? 2.0
+                    : static_cast<double>(model_.gradient_bytes));
+  // Whole gradients are summed with the last microbatch's, and so is what
+  // follows the sums of shards.
+  const double sums_of_a_microbatch =
+      ScheduleOf(plan_).unit_major ? 1.0 : 1.0 / plan_.microbatches();
+  if (plan_.sharding() == Plan::REPLICATED) {
+    return sums_of_a_microbatch * rings.reduction.slowest.AllReduce(bytes);
+  }
+  double seconds = rings.shards.slowest.ReduceScatter(bytes);
+  if (plan_.sharding() < Plan::GRADIENTS) seconds *= sums_of_a_microbatch;
+  if (SumsShardCopies()) {
+    seconds += sums_of_a_microbatch *
+               rings.reduction.slowest.AllReduce(
+                   bytes / static_cast<double>(plan_.shard_group()));
+  }
+  return seconds;
 }
 
 int64_t PlanCoster::LeavingInputBytes(int32_t kind) const {
@@ -84,17 +143,26 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   double forward = 0, backward = 0;
   int64_t on_host = 0, largest = 0, largest_weights = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
-    const int64_t trained = LeavingParameters(blocks.kind);
-    const int64_t weights = LeavingBytes(blocks.kind);
+    const int64_t trained = OwnLeavingParameters(blocks.kind, Plan::OPTIMIZER);
+    const int64_t weights =
+        LeavingBytes(blocks.kind) -
+        (LeavingParameters(blocks.kind) - trained) * model_.element_bytes;
     const auto parameters = static_cast<double>(trained);
-    const double gradients =
-        parameters * static_cast<double>(model_.gradient_bytes);
+    const bool once = plan_.microbatches() == 1 || ScheduleOf(plan_).unit_major;
+    // That a microbatch's copy carries, and that the host keeps.
+    const int64_t kept_gradients =
+        OwnLeavingParameters(blocks.kind, Plan::GRADIENTS) *
+        model_.gradient_bytes;
+    const auto gradients = static_cast<double>(
+        once ? trained * model_.gradient_bytes : kept_gradients);
     UnitCost unit;
     unit.fetch_s = static_cast<double>(weights) *
-                   std::max(1 / device.to_device_bytes_per_s,
-                            reads > 0 ? reads / drive_bytes_per_s : 0);
-    unit.save_gradients_s = gradients / device.to_host_bytes_per_s;
-    if (plan_.microbatches() > 1 && !ScheduleOf(plan_).unit_major) {
+                       std::max(1 / device.to_device_bytes_per_s,
+                                reads > 0 ? reads / drive_bytes_per_s : 0) +
+                   GatherSeconds(blocks.kind, (*rings_)[pp]);
+    unit.save_gradients_s = gradients / device.to_host_bytes_per_s +
+                            SumSeconds(blocks.kind, (*rings_)[pp]);
+    if (!once) {
       unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
     unit.update_s = parameters * updated / host_bytes_per_s;
@@ -108,9 +176,8 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     largest = std::max(largest, trained);
     largest_weights = std::max(largest_weights, weights);
     const int64_t states = trained * model_.optimizer_bytes;
-    on_host += blocks.count() *
-               ((weights_on_drive ? 0 : weights) +
-                trained * model_.gradient_bytes + (on_drive ? 0 : states));
+    on_host += blocks.count() * ((weights_on_drive ? 0 : weights) +
+                                 kept_gradients + (on_drive ? 0 : states));
     if (on_drive) {
       costs.drive_bytes[pp] +=
           blocks.count() * (states + (weights_on_drive ? weights : 0));
@@ -150,19 +217,33 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
 }
 
 void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
-  int64_t parameters = 0, weights = 0, buffered = 0, widest = 0;
+  MemoryBytes& always = memory.always;
+  int64_t buffered = 0, widest = 0, ends = 0;
   std::vector<int64_t> of_blocks;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
        ++stage) {
     if (stages_[stage].rank != pp) continue;
+    ends += StayingParameters(stage);
     ChunkMemory& chunk = memory.chunks[stages_[stage].chunk];
     int64_t of_ends = chunk.activation_bytes;
     for (const StageBlocks& blocks : DroppingBlocksOf(stage)) {
       const int64_t trained = LeavingParameters(blocks.kind);
       const int64_t bytes_of_weights = LeavingBytes(blocks.kind);
-      parameters += blocks.count() * trained;
-      weights += blocks.count() * bytes_of_weights;
-      of_blocks.insert(of_blocks.end(), blocks.count(), trained);
+      // What the rank had of them while they were there.
+      const auto own = [&](Plan::Sharding from) {
+        return blocks.count() * OwnLeavingParameters(blocks.kind, from);
+      };
+      always.parameters -=
+          own(Plan::PARAMETERS) * model_.element_bytes +
+          blocks.count() * pieces_.blocks[blocks.kind].frozen_bytes;
+      always.gradients -= own(Plan::GRADIENTS) * model_.gradient_bytes;
+      always.optimizer -= own(Plan::OPTIMIZER) * model_.optimizer_bytes;
+      // Sums of shards have a buffer beside what is summed.
+      of_blocks.insert(
+          of_blocks.end(), blocks.count(),
+          trained + (plan_.sharding() >= Plan::GRADIENTS
+                         ? OwnLeavingParameters(blocks.kind, Plan::GRADIENTS)
+                         : 0));
       for (int64_t i = 0; i < blocks.count(); ++i) {
         const int64_t bytes =
             BlockActivationBytes(blocks.kind, i < blocks.again);
@@ -187,9 +268,21 @@ void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
        ++i) {
     buffered += of_blocks[i];
   }
-  memory.always.parameters -= weights;
-  memory.always.optimizer -= parameters * model_.optimizer_bytes;
-  memory.always.gradients -= (parameters - buffered) * model_.gradient_bytes;
+  always.gradients += buffered * model_.gradient_bytes;
+  if (!model_.trained_leaves) return;
+  // Blocks are gathered into their places and reduced where they leave from.
+  always.communication = 0;
+  if (plan_.sharding() == Plan::PARAMETERS) {
+    always.communication += ends * model_.element_bytes;
+  }
+  if (plan_.sharding() >= Plan::GRADIENTS) {
+    always.communication += ends * model_.gradient_bytes;
+  }
+  // Shares of a whole model are no sums of shares of blocks.
+  for (int64_t* bytes :
+       {&always.parameters, &always.gradients, &always.optimizer}) {
+    *bytes = std::max<int64_t>(0, *bytes);
+  }
 }
 
 }  // namespace trireme

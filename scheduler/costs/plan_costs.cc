@@ -197,7 +197,10 @@ void PlanCoster::AddCollectives(const PieceFigures& piece,
 
 void PlanCoster::AddSharding(const PieceFigures& piece, const RingCost& ring,
                              BlockTime& time) const {
-  if (!ShardsParameters()) return;
+  // Offloaded blocks are gathered as they come.
+  if (!ShardsParameters() || (plan_.has_offload() && model_.trained_leaves)) {
+    return;
+  }
   const auto parameters =
       static_cast<double>(Shardable(piece.parameters, piece.expert_parameters));
   const double gather =

@@ -278,6 +278,16 @@ class PlanCoster {
   // Of a block, where it is offloaded: parameters that train, and bytes of all.
   int64_t LeavingParameters(int32_t kind) const;
   int64_t LeavingBytes(int32_t kind) const;
+  // Of the former, what sharding divides, and what a rank then has of them
+  // where the plan shards `from` or less.
+  int64_t SharedParameters(int32_t kind) const;
+  int64_t OwnLeavingParameters(int32_t kind, Plan::Sharding from) const;
+  // Of a stage, without blocks that leave.
+  int64_t StayingParameters(int32_t stage) const;
+  // What a unit's gather on the device adds to its copy there, and a
+  // microbatch's sums over ranks to that of its gradients.
+  double GatherSeconds(int32_t kind, const StageRings& rings) const;
+  double SumSeconds(int32_t kind, const StageRings& rings) const;
   // Of what it keeps of a microbatch, where that leaves.
   int64_t LeavingInputBytes(int32_t kind) const;
   // Of a copy of a unit to the device, how often it is read from the drive

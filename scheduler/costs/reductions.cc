@@ -85,8 +85,10 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   const auto [pp, index] = stages_[stage];
   ChunkCost& chunk = costs.cost.chunks[pp][index];
   const int32_t buckets = costs.buckets[stage];
-  const int64_t of_experts = StageExpertParameters(stage);
-  const int64_t parameters = StageParameters(stage);
+  // Those of offloaded blocks are summed as they leave.
+  const bool leaves = plan_.has_offload() && model_.trained_leaves;
+  const int64_t of_experts = leaves ? 0 : StageExpertParameters(stage);
+  const int64_t parameters = StayingParameters(stage);
   const BucketBytes bytes = BucketBytesOf(parameters - of_experts, buckets);
   const BucketBytes expert_bytes = BucketBytesOf(of_experts, buckets);
   const StageRings& rings = (*rings_)[pp];

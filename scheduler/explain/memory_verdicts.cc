@@ -67,11 +67,13 @@ std::vector<std::pair<std::string, Candidate>> Fixes(
     add("offload { activations: true }",
         [](Candidate& c) { c.activations = true; });
   }
-  if (!candidate.offload && candidate.dp == 1 && candidate.cp == 1) {
-    add("offload", [](Candidate& c) {
-      c.offload = true;
-      c.resident_units = 1;
-    });
+  if (!candidate.offload) {
+    add(candidate.dp > 1 ? "offload, sharding: PARAMETERS" : "offload",
+        [](Candidate& c) {
+          c.offload = true;
+          if (c.dp > 1) c.sharding = Plan::PARAMETERS;
+          c.resident_units = 1;
+        });
   }
   return fixes;
 }

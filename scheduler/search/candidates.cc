@@ -90,12 +90,6 @@ class Enumerator {
     if (global_batch_ % candidate.dp != 0) {
       return Refuse(candidate, VerdictCode::kIndivisible, "global batch");
     }
-    if (Offloads() && (candidate.dp > 1 || candidate.cp > 1)) {
-      Candidate offloaded = candidate;
-      offloaded.offload = true;
-      Refuse(offloaded, VerdictCode::kUnsupported);
-      if (space_.offload == OffloadSearch::kOnly) return;
-    }
     for (const int32_t ulysses : Divisors(candidate.cp, candidate.cp)) {
       candidate.ulysses = ulysses;
       if (ulysses > 1 && model_.heads % (candidate.tp * ulysses) != 0) {
@@ -170,8 +164,10 @@ class Enumerator {
           if (space_.offload != OffloadSearch::kOnly && !schedule.unit_major) {
             result_.push_back(candidate);
           }
-          if (Offloads() && !schedule.splits_backward && candidate.dp == 1 &&
-              candidate.cp == 1) {
+          // Replicas that keep all of a block each only take more of it.
+          const bool shares = candidate.dp == 1 || !model_.trained_leaves ||
+                              sharding != Plan::REPLICATED;
+          if (Offloads() && !schedule.splits_backward && shares) {
             candidate.offload = true;
             result_.push_back(candidate);
           }

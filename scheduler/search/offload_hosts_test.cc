@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -163,14 +164,21 @@ TEST(OffloadHosts, ADriveThatIsNotThereOrTooSmallIsSaid) {
       << refusal();
 }
 
-// Stages on several devices stream beside one another, and share the host.
-TEST(OffloadHosts, PipelineRanksShareTheHostsMemory) {
+PlannerInput TwoDevices(int64_t layers) {
   PlannerInput input = Input();
-  input.model.layers = 48;
+  input.model.layers = layers;
   Cluster::Node& node = *input.cluster.mutable_nodes(0);
   node.set_count(2);
   node.mutable_link()->set_latency_s(1e-6);
   node.mutable_link()->set_bytes_per_s(100e9);
+  return input;
+}
+
+// Stages on several devices stream beside one another, and share the host.
+TEST(OffloadHosts, PipelineRanksShareTheHostsMemory) {
+  PlannerInput input = TwoDevices(48);
+  // Replicas that do not share blocks only take more of it.
+  input.options.space.shardings = {Plan::REPLICATED};
   const PlanReport report = Planned(input);
   ASSERT_FALSE(report.best.empty());
   const RankedPlan& best = report.best.front();
@@ -183,12 +191,26 @@ TEST(OffloadHosts, PipelineRanksShareTheHostsMemory) {
   EXPECT_NEAR(best.estimate.parts.optimizer_s, host - hidden, 0.05 * host);
   EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]),
               18 * 48 * kBlock, 0.01 * 18 * 48 * kBlock);
-  // Replicas' gradients could not be reduced; whoever asks is told.
-  const auto why = Why(input, report, {.dp = 2, .offload = true});
-  ASSERT_TRUE(why.ok()) << why.status();
-  EXPECT_NE(why->find("UNSUPPORTED(plan.offload: found grid.dp 2"),
-            std::string::npos)
-      << *why;
+}
+
+// Each keeps its share of masters and moments, and of weights; of gradients
+// where the plan says so.
+TEST(OffloadHosts, ReplicasShareTheHostsMemory) {
+  const PlannerInput input = TwoDevices(kLayers);
+  for (const auto& [sharding, bytes] :
+       {std::pair(Plan::PARAMETERS, 18), std::pair(Plan::GRADIENTS, 18),
+        std::pair(Plan::OPTIMIZER, 18 + 4)}) {
+    Candidate candidate =
+        Offloaded(/*resident_units=*/2, /*microbatch_size=*/1);
+    candidate.dp = 2;
+    candidate.sharding = sharding;
+    const Estimate estimate = Estimated(input, candidate);
+    ASSERT_FALSE(estimate.host_bytes.empty());
+    const double expected = bytes * kLayers * kBlock;
+    EXPECT_NEAR(static_cast<double>(estimate.host_bytes[0]), expected,
+                0.01 * expected)
+        << Plan::Sharding_Name(sharding);
+  }
 }
 
 // Of two hosts one is small: it holds the smaller stage, whichever comes first
