@@ -7,6 +7,7 @@
 namespace trireme {
 
 double EmulatedCompute::Now() const {
+  if (time_ == Time::kVirtual) return virtual_s_;
   return std::chrono::duration<double>(Clock::now() - begin_).count() - late_;
 }
 
@@ -19,6 +20,10 @@ double EmulatedCompute::Occupy(Resource resource, double ready,
 
 void EmulatedCompute::Elapse(double seconds) {
   if (seconds <= 0) return;
+  if (time_ == Time::kVirtual) {
+    virtual_s_ += seconds;
+    return;
+  }
   // Shorter than the system sleeps at all: collected until it is worth it.
   constexpr double kShortest = 50e-6;
   const double wanted = seconds - late_;

@@ -29,6 +29,14 @@ struct UnitSeconds {
 
 class EmulatedCompute {
  public:
+  enum class Time {
+    kSleep,
+    // Nobody sleeps: a clock of its own goes on by what computation takes. For
+    // ranks that no other's messages reach.
+    kVirtual,
+  };
+  explicit EmulatedCompute(Time time = Time::kSleep) : time_(time) {}
+
   // A unit of one of the rank's chunks; those without figures take no time.
   void SetUnit(int chunk, int unit, const UnitSeconds& seconds) {
     units_[{chunk, unit}] = seconds;
@@ -51,15 +59,16 @@ class EmulatedCompute {
     return found == beside_.end() ? UnitCost() : found->second;
   }
 
-  // Seconds of a clock that does not know of late wake-ups.
+  // Seconds of a clock that does not know of late wake-ups, or the virtual one.
   double Now() const;
   // Begins when `ready` and what the resource was given before are over;
   // returns when it ends.
   double Occupy(Resource resource, double ready, double seconds);
   void SleepUntil(double time) { Elapse(time - Now()); }
 
-  // Sleeps. By how much the system wakes it late is taken off the next call,
-  // so that many short computations add up to the right time.
+  // Lets the time pass. By how much the system wakes a sleeper late is taken
+  // off the next call, so that many short computations add up to the right
+  // time.
   void Elapse(double seconds);
 
  private:
@@ -69,8 +78,10 @@ class EmulatedCompute {
   double update_seconds_ = 0;
   std::map<std::pair<int, int>, UnitCost> beside_;
   std::map<Resource, double> free_;
+  const Time time_;
   const Clock::time_point begin_ = Clock::now();
   double late_ = 0;
+  double virtual_s_ = 0;
 };
 
 }  // namespace trireme
