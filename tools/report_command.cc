@@ -7,6 +7,7 @@
 #include "runtime/core/status.h"
 #include "tools/commands.h"
 #include "trainer/report/report.h"
+#include "trainer/run/is_run.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {
@@ -16,6 +17,7 @@ constexpr char kName[] = "report";
 
 absl::Status Write(const ParsedCommand& arguments) {
   const RunFolder run(arguments.positionals()[0]);
+  RETURN_IF_ERROR(CheckIsRun(run.root()));
   const std::string out =
       arguments.Given("out").value_or(run.root() + "/report.html");
   if (arguments.Has("out")) RETURN_IF_ERROR(CheckReplacesReport(out));

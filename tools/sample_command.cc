@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/check_range.h"
@@ -13,6 +14,7 @@
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/size_option.h"
+#include "trainer/run/is_run.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/sampling/draw_samples.h"
 
@@ -27,6 +29,7 @@ constexpr int64_t kLeastEvaluated = 3;
 absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
   DrawOptions options;
   options.run = arguments.positionals()[0];
+  RETURN_IF_ERROR(CheckIsRun(options.run));
   options.out = arguments.Get("out");
   if (!options.out.ends_with(".png")) {
     return InvalidArgument(
@@ -39,8 +42,16 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
     std::error_code error;
     const std::string of_run =
         RunFolder(options.run).checkpoints() + "/" + *options.checkpoint;
-    if (!std::filesystem::exists(*options.checkpoint, error) &&
-        std::filesystem::exists(of_run, error)) {
+    if (!std::filesystem::exists(*options.checkpoint, error)) {
+      if (!std::filesystem::exists(of_run, error)) {
+        const absl::StatusOr<std::string> newest =
+            LatestCheckpoint(RunFolder(options.run).checkpoints());
+        return InvalidArgument(
+            "--checkpoint: found no '{}', neither here nor in {}, expected a "
+            "checkpoint's folder{}",
+            *options.checkpoint, RunFolder(options.run).checkpoints(),
+            newest.ok() ? ", as " + *newest : "");
+      }
       options.checkpoint = of_run;
     }
   }
@@ -167,7 +178,7 @@ Command SampleCommand() {
       {.name = kName,
        .summary = "draws pictures or shapes from a run's newest checkpoint, "
                   "alone or under mpirun on as many ranks as the run's plan",
-       .positionals = {{.name = "RUN_DIR", .help = "a run's folder"}},
+       .positionals = {{.name = "RUN", .help = "the run's folder"}},
        .options =
            {{.name = "out",
              .value = "FILE",

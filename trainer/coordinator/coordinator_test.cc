@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <thread>
@@ -336,6 +337,9 @@ TEST(LaunchRecordTest, OnlyItsOwnerReadsTheToken) {
   RemoveLaunchRecord({"127.0.0.1:1", "another"}, run);
   EXPECT_TRUE(ReadLaunchRecord(run).ok()) << "another launch removed it";
   RemoveLaunchRecord(record.address, run);
+  EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
+              HasSubstr("expected a run's folder"));
+  std::ofstream(run + "/job.textproto") << "";
   EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
               HasSubstr("no launch of it is running"));
 }

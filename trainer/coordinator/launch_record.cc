@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <system_error>
 
 #include "absl/strings/escaping.h"
@@ -18,6 +17,7 @@
 #include "nlohmann/json.hpp"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
+#include "trainer/run/is_run.h"
 
 namespace trireme {
 namespace {
@@ -95,14 +95,14 @@ absl::Status WriteLaunchRecord(const LaunchRecord& record,
 absl::StatusOr<LaunchRecord> ReadLaunchRecord(const std::string& run) {
   const std::string path = PathOf(run);
   const absl::StatusOr<std::string> text = ReadFile(path, kMaxRecordBytes);
-  if (absl::IsNotFound(text.status())) {
-    std::error_code error;
-    return FailedPrecondition("{}: {}", run,
-                              std::filesystem::exists(run, error)
-                                  ? "no launch of it is running"
-                                  : "no such folder; expected that of a run");
+  if (!text.ok()) {
+    RETURN_IF_ERROR(CheckIsRun(run));
+    if (!absl::IsNotFound(text.status())) return text.status();
+    return FailedPrecondition(
+        "{}: no launch of it is running; `trireme inspect` says what it has "
+        "done",
+        run);
   }
-  RETURN_IF_ERROR(text.status());
   const auto json =
       nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
   const auto string = [&](const char* name) -> std::string {
