@@ -1,11 +1,13 @@
 #include "tools/batch_scripts.h"
 
 #include <cctype>
+#include <chrono>
 #include <cstdlib>
 
 #include "absl/strings/str_replace.h"
 #include "fmt/format.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 #include "tools/mpirun.h"
 
 namespace trireme {
@@ -50,9 +52,11 @@ std::string SlurmScript(const BatchJob& job,
       "#SBATCH --output={}-%j.txt\n"
       "#SBATCH --open-mode=append\n"
       "#SBATCH --requeue\n"
-      "#SBATCH --signal=B:USR1@120\n",
+      "#SBATCH --signal=B:USR1@{}\n",
       DnsName(job.name), job.nodes, job.nodes * job.ranks_per_node,
-      job.ranks_per_node, DnsName(job.name));
+      job.ranks_per_node, DnsName(job.name),
+      std::chrono::duration_cast<std::chrono::seconds>(Timeouts().warning)
+          .count());
   for (const std::string& option : options) {
     text += fmt::format("#SBATCH {}\n", option);
   }

@@ -16,6 +16,7 @@
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
 #include "tools/device_option.h"
@@ -30,7 +31,7 @@ namespace {
 constexpr char kName[] = "forward";
 constexpr int64_t kMostThreadRanks = 64;
 // Of each wait for another rank, as long as a job's by default.
-constexpr std::chrono::minutes kDeadline(10);
+constexpr Timeouts::Duration kDeadline = Timeouts().communication;
 
 struct Parsed {
   ForwardOptions options;

@@ -23,6 +23,7 @@
 #include "runtime/core/processes.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 #include "runtime/device/compute_device.h"
 #include "runtime/device/cpu_device.h"
 #include "scheduler/explain/tables.h"
@@ -60,8 +61,6 @@ constexpr char kName[] = "launch";
 constexpr int64_t kMostSeconds = 1'000'000;
 // Strangers' connections must leave some for the launch itself.
 constexpr int64_t kOpenFiles = 65'536;
-// For a machine to say that it is there.
-constexpr std::chrono::seconds kProbePatience(20);
 
 // The most ranks, up to one a processor, for which there is a default plan.
 int64_t RanksOfDefaultPlan(const TrainingSetup& setup) {
@@ -77,7 +76,6 @@ struct Launch {
   std::string name;
   // For train, beside those that launch was given.
   std::vector<std::string> options;
-  double communication_deadline_s = 0;
 };
 
 // What --cluster and --only name.
@@ -200,6 +198,21 @@ absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
   return absl::OkStatus();
 }
 
+absl::Status SetLimits(const ParsedCommand& arguments, double communication_s,
+                       LaunchedJob& job) {
+  ASSIGN_OR_RETURN(const int64_t seconds, arguments.GetInt("lost_after_s"));
+  ASSIGN_OR_RETURN(job.restarts, arguments.GetInt("restarts"));
+  RETURN_IF_ERROR(CheckRange("--lost_after_s", seconds, 0, kMostSeconds));
+  if (job.restarts < 0) {
+    return InvalidArgument("--restarts: found {}, expected 0 or more",
+                           job.restarts);
+  }
+  job.timeouts = {.lost = std::chrono::seconds(seconds),
+                  .communication = std::chrono::ceil<Timeouts::Duration>(
+                      std::chrono::duration<double>(communication_s))};
+  return CheckOrder(job.timeouts);
+}
+
 // What the ranks are to read is read here first: a mistake is then told once.
 absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   if (arguments.Has("drive") &&
@@ -233,7 +246,8 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
       job.job, {.samples = 1, .classes = LeastClasses(job.job.model())});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   launched.context = PlanContextOf(*setup, /*world_size=*/1);
-  launch.communication_deadline_s = job.job.communication_deadline_s();
+  RETURN_IF_ERROR(
+      SetLimits(arguments, job.job.communication_deadline_s(), launched));
   launch.name = job.job.name();
   if (arguments.Has("device_memory")) {
     RETURN_IF_ERROR(job.locations.Locate(
@@ -290,7 +304,8 @@ int Check(const ParsedCommand& arguments, Launch launch) {
   std::vector<Host> hosts = job.machines.hosts;
   hosts.insert(hosts.end(), job.machines.spares.begin(),
                job.machines.spares.end());
-  const auto unreachable = FindUnreachable(hosts, kProbePatience);
+  const auto unreachable = FindUnreachable(
+      hosts, 2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe));
   for (const auto& [host, reason] : unreachable) {
     fmt::print(stderr,
                "host {}: no process can be started there: {}; expected that "
@@ -310,19 +325,6 @@ int Check(const ParsedCommand& arguments, Launch launch) {
   absl::StatusOr<RankStart> start = StartOfJob(job);
   if (!start.ok()) return Fail(kName, start.status());
   return Fail(kName, Become(std::move(start->command), start->environment));
-}
-
-absl::StatusOr<Limits> LimitsOf(const ParsedCommand& arguments) {
-  Limits limits;
-  ASSIGN_OR_RETURN(const int64_t seconds, arguments.GetInt("lost_after_s"));
-  ASSIGN_OR_RETURN(limits.restarts, arguments.GetInt("restarts"));
-  RETURN_IF_ERROR(CheckRange("--lost_after_s", seconds, 0, kMostSeconds));
-  if (limits.restarts < 0) {
-    return InvalidArgument("--restarts: found {}, expected 0 or more",
-                           limits.restarts);
-  }
-  limits.deadlines = DeadlinesOf(std::chrono::seconds(seconds));
-  return limits;
 }
 
 // Whether nothing is left to do, as the ranks have told.
@@ -396,8 +398,6 @@ int Run(const ParsedCommand& arguments, int, char**) {
   if (arguments.Has("dry_run")) {
     return PrintDryRun(arguments, *launch, *start, *self);
   }
-  const absl::StatusOr<Limits> limits = LimitsOf(arguments);
-  if (!limits.ok()) return Fail(kName, limits.status());
   JobWatch watch(job.folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
   const SignalQueue signals;
@@ -418,7 +418,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
                                      /*token=*/std::nullopt, *identity);
   if (!server.ok()) return Fail(kName, server.status());
   const CoordinatorAddress& address = (*server)->address();
-  SetInEnvironment(address);
+  SetInEnvironment(address, job.timeouts.lost);
   std::unique_ptr<MetricsServer> metrics;
   if (arguments.Has("metrics")) {
     auto started = MetricsServer::Start(arguments.Get("metrics"), [&watch] {
@@ -429,14 +429,13 @@ int Run(const ParsedCommand& arguments, int, char**) {
     fmt::print("watch  Prometheus finds metrics at http://{}/metrics\n",
                metrics->endpoint());
   }
-  fmt::print(
-      "{}", DeadlinesText(limits->deadlines, launch->communication_deadline_s));
+  fmt::print("{}", TimeoutsText(job.timeouts));
   std::fflush(stdout);
   const std::string folder = job.folder;
   const std::optional<Allocation> allocation = job.allocation;
   const LaunchLog log(folder);
   const int status =
-      RunToTheEnd(std::move(job), address, signals, *limits, left, watch, log);
+      RunToTheEnd(std::move(job), address, signals, left, watch, log);
   RemoveLaunchRecord(address, folder);
   if (status == 0 || watch.last_step() == 0) return status;
   // One without a step in its time would not come further the next time.

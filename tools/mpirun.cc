@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -26,6 +27,8 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kMostRanks = 4096;
+// Linux takes no more for TCP_KEEPIDLE.
+constexpr std::chrono::seconds kMostKeepAlive(32'767);
 constexpr char kThreads[] = "OMP_NUM_THREADS";
 
 // What ranks need wherever they run.
@@ -57,23 +60,33 @@ Environment EnvironmentHere(int64_t ranks, int processors) {
 
 // What ranks on other machines need, whose processors this one does not know:
 // each rank finds out its own share of them.
-Environment EnvironmentOnHosts() {
+Environment EnvironmentOnHosts(const Timeouts& timeouts) {
   Environment environment = CommonEnvironment();
   environment.emplace_back("OMPI_MCA_btl", "self,vader,tcp");
   // Without it OpenMPI asks for "node1" where node1.example.com is meant.
   environment.emplace_back("OMPI_MCA_orte_keep_fqdn_hostnames", "1");
-  // Daemons and mpirun find out in 25 s, not in 8 minutes, that the link
-  // between them is gone, and end.
-  environment.emplace_back("OMPI_MCA_oob_tcp_keepalive_time", "10");
-  environment.emplace_back("OMPI_MCA_oob_tcp_keepalive_intvl", "5");
-  environment.emplace_back("OMPI_MCA_oob_tcp_keepalive_probes", "3");
+  // Daemons and mpirun find out, in less than the usual 8 minutes, that the
+  // link between them is gone, and end.
+  const auto seconds = [](Timeouts::Duration duration) {
+    return fmt::to_string(
+        std::min(kMostKeepAlive,
+                 std::chrono::ceil<std::chrono::seconds>(duration))
+            .count());
+  };
+  environment.emplace_back("OMPI_MCA_oob_tcp_keepalive_time",
+                           seconds(timeouts.daemon_idle));
+  environment.emplace_back("OMPI_MCA_oob_tcp_keepalive_intvl",
+                           seconds(timeouts.daemon_question));
+  environment.emplace_back("OMPI_MCA_oob_tcp_keepalive_probes",
+                           fmt::to_string(timeouts.daemon_questions));
   return environment;
 }
 
 }  // namespace
 
 absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
-                                  const std::optional<std::string>& hosts) {
+                                  const std::optional<std::string>& hosts,
+                                  const Timeouts& timeouts) {
   const int processors = AvailableProcessors();
   int64_t sum = ranks.value_or(processors);
   if (hosts.has_value()) {
@@ -86,7 +99,7 @@ absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
   RETURN_IF_ERROR(CheckRange("--ranks", sum, 1, kMostRanks));
   RankStart start;
   start.ranks = static_cast<int>(sum);
-  start.environment = hosts.has_value() ? EnvironmentOnHosts()
+  start.environment = hosts.has_value() ? EnvironmentOnHosts(timeouts)
                                         : EnvironmentHere(sum, processors);
   start.command = {"mpirun",    "-np",  fmt::format("{}", sum),
                    "--bind-to", "none", "--oversubscribe"};
@@ -132,7 +145,7 @@ absl::StatusOr<RankStart> StartInAllocation(std::optional<int64_t> ranks,
   RETURN_IF_ERROR(CheckRange("--ranks", tasks, 1, kMostRanks));
   RankStart start;
   start.ranks = static_cast<int>(tasks);
-  start.environment = EnvironmentOnHosts();
+  start.environment = EnvironmentOnHosts(Timeouts());
   start.command = {"srun",
                    "--mpi=pmix",
                    fmt::format("--ntasks={}", tasks),

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/core/processors.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
 
@@ -29,9 +30,11 @@ struct RankStart {
 // What it takes to start `ranks` ranks (none given: one for each processor, or
 // as `hosts` says). `hosts`: absent for this machine, or machines that mpirun
 // reaches (by ssh, or by the agent in OMPI_MCA_plm_rsh_agent) with their ranks,
-// in order: "a:4,b:4". Errors: InvalidArgument naming the option.
+// in order: "a:4,b:4". `timeouts`: when those that are cut off end. Errors:
+// InvalidArgument naming the option.
 absl::StatusOr<RankStart> StartOf(std::optional<int64_t> ranks,
-                                  const std::optional<std::string>& hosts);
+                                  const std::optional<std::string>& hosts,
+                                  const Timeouts& timeouts = {});
 
 // Of Slurm's allocation that this process is in, if any.
 struct Allocation {

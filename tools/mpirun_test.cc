@@ -1,5 +1,6 @@
 #include "tools/mpirun.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <map>
 #include <string>
@@ -7,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
 namespace {
@@ -40,6 +42,17 @@ TEST(MpirunTest, HostsGetNoThreadsOfThisMachine) {
   EXPECT_THAT(StartOf(std::nullopt, "a:1").value().command,
               Contains("OMP_NUM_THREADS"));
   unsetenv("OMP_NUM_THREADS");
+}
+
+// Daemons would end ranks that a patient launch has not given up.
+TEST(MpirunTest, DaemonsAreAsPatientAsTheLaunch) {
+  const auto idle = [](const Timeouts& timeouts) {
+    return EnvironmentOf(StartOf(std::nullopt, "a:1", timeouts).value())
+        .at("OMPI_MCA_oob_tcp_keepalive_time");
+  };
+  EXPECT_EQ(idle(Timeouts()), "10");
+  EXPECT_EQ(idle({.lost = std::chrono::seconds(120)}), "120");
+  EXPECT_EQ(idle({.lost = std::chrono::hours(100)}), "32767");
 }
 
 TEST(MpirunTest, AnAllocationOfSlurmsIsUsedAsItIs) {

@@ -18,14 +18,8 @@
 namespace trireme {
 namespace {
 
-// For a machine to say that it is there.
-constexpr std::chrono::seconds kProbePatience(10);
 // Of times that nobody is reached, each waited for twice as long.
 constexpr int kProbesInVain = 3;
-// Of a later start, until a rank reports: so many times as long as a start took
-// that came to a step, and at least so long.
-constexpr int kTimesAsLong = 4;
-constexpr std::chrono::seconds kLeastForStart(60);
 // What mpirun ends with where a signal ended a rank is above.
 constexpr int kSignalled = 128;
 
@@ -40,10 +34,11 @@ void MakeItResume(std::vector<std::string>& program) {
 // The names of those that cannot be reached, of spares where hosts are among
 // them. Where nobody can, it may well be this machine that is cut off, or busy:
 // they are asked again.
-std::vector<std::string> LostOf(const Machines& machines, const LaunchLog& log,
+std::vector<std::string> LostOf(const Machines& machines,
+                                Timeouts::Duration probe, const LaunchLog& log,
                                 const std::function<bool()>& given_up) {
   std::vector<std::pair<std::string, std::string>> unreachable;
-  std::chrono::seconds patience = kProbePatience;
+  auto patience = std::chrono::ceil<std::chrono::seconds>(probe);
   for (int tries = 0; tries <= kProbesInVain; ++tries, patience *= 2) {
     unreachable = FindUnreachable(machines.hosts, patience, given_up);
     if (unreachable.empty() || given_up()) return {};
@@ -68,7 +63,8 @@ std::vector<std::string> LostOf(const Machines& machines, const LaunchLog& log,
 absl::Status LeaveOutLost(LaunchedJob& job, const LaunchLog& log,
                           const std::function<bool()>& given_up) {
   if (job.machines.hosts.empty()) return absl::OkStatus();
-  const std::vector<std::string> lost = LostOf(job.machines, log, given_up);
+  const std::vector<std::string> lost =
+      LostOf(job.machines, job.timeouts.probe, log, given_up);
   if (lost.empty()) return absl::OkStatus();
   const int64_t before = RanksOn(job.machines.hosts);
   job.machines = WithoutLost(job.machines, lost);
@@ -130,17 +126,18 @@ absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job) {
                          job.program.end());
     return start;
   }
-  ASSIGN_OR_RETURN(
-      RankStart start,
-      StartOf(job.ranks, hosts ? std::optional(HostsText(job.machines.hosts))
-                               : std::nullopt));
+  ASSIGN_OR_RETURN(RankStart start,
+                   StartOf(job.ranks,
+                           hosts ? std::optional(HostsText(job.machines.hosts))
+                                 : std::nullopt,
+                           job.timeouts));
   if (hosts) {
     start.command.insert(start.command.end(), {"-x", kCarriedFilesVariable});
   }
   // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
   if (hosts && job.hear_us) {
     for (const char* name :
-         {kEndpointVariable, kTokenVariable, kStartVariable}) {
+         {kEndpointVariable, kTokenVariable, kStartVariable, kLostVariable}) {
       start.command.insert(start.command.end(), {"-x", name});
     }
     // mpirun warns of what is not set.
@@ -170,7 +167,7 @@ std::optional<LeftRanks> FindLeftRanks(const std::string& folder) {
 }
 
 int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
-                const SignalQueue& signals, const Limits& limits,
+                const SignalQueue& signals,
                 const std::optional<LeftRanks>& left, JobWatch& watch,
                 const LaunchLog& log) {
   const auto fail = [&](const absl::Status& status) {
@@ -178,7 +175,6 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     return 1;
   };
   int64_t furthest = 0, in_vain = 0;
-  Deadlines deadlines = limits.deadlines;
   for (int64_t start = left ? left->record.start : 1;; ++start) {
     watch.Begin(start);
     absl::StatusOr<StartedRanks> ranks;
@@ -199,14 +195,15 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     }
     const auto begin = JobWatch::Clock::now();
     const SupervisedEnd end =
-        Supervise(*ranks, signals, deadlines, watch, log, [&] {
+        Supervise(*ranks, signals, job.timeouts, watch, log, [&] {
           Record(job, address, start, ranks->mpirun, log);
           // Slurm's srun may wait for longer, as for a node that is not yet
           // known to be dead.
           if (job.allocation.has_value()) return;
-          const auto took = std::chrono::duration_cast<std::chrono::seconds>(
+          const auto took = std::chrono::ceil<Timeouts::Duration>(
               JobWatch::Clock::now() - begin);
-          deadlines.start = std::max(kLeastForStart, kTimesAsLong * took);
+          job.timeouts.start = std::max(job.timeouts.start_at_least,
+                                        job.timeouts.start_times * took);
         });
     // A mistake in the job shows before its first step, by a rank's own word or
     // end; what kills ranks while they start, or fails a file of a run that has
@@ -217,11 +214,11 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     if (end.status == 0 || end.asked || !worth) return end.status;
     in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;
     furthest = std::max(furthest, watch.last_step());
-    if (in_vain > limits.restarts) return end.status;
+    if (in_vain > job.restarts) return end.status;
     log.Say(
         fmt::format("ranks were lost after step {}; starts again from the "
                     "newest checkpoint (attempt {} of {} without a new step)",
-                    watch.last_step(), in_vain, limits.restarts));
+                    watch.last_step(), in_vain, job.restarts));
     // Asking hosts takes minutes where none answers; who wants the end does not
     // wait for that.
     int asked = 0;

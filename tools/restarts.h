@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/core/timeouts.h"
 #include "scheduler/plan/plan.h"
 #include "tools/hosts.h"
 #include "tools/mpirun.h"
@@ -39,16 +40,13 @@ struct LaunchedJob {
   PlanContext context;
   // Texts that travel with it, by path.
   std::map<std::string, std::string> files;
+  Timeouts timeouts;
+  // Starts in a row that brought no new step.
+  int64_t restarts = 0;
 };
 
 // What starts its ranks, up to and with `program`. Errors: as StartOf.
 absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job);
-
-struct Limits {
-  Deadlines deadlines;
-  // Starts in a row that brought no new step.
-  int64_t restarts = 0;
-};
 
 // Ranks of this run's that a launch which is gone left running on this machine,
 // and that can be taken up: nobody hears them.
@@ -60,7 +58,7 @@ std::optional<LeftRanks> FindLeftRanks(const std::string& folder);
 
 // Returns the exit status. `left`: the first start, already made.
 int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
-                const SignalQueue& signals, const Limits& limits,
+                const SignalQueue& signals,
                 const std::optional<LeftRanks>& left, JobWatch& watch,
                 const LaunchLog& log);
 

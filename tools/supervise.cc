@@ -22,7 +22,6 @@
 #include "fmt/format.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
-#include "trainer/coordinator/launch_record.h"
 
 namespace trireme {
 namespace {
@@ -30,9 +29,10 @@ namespace {
 using Clock = JobWatch::Clock;
 
 constexpr std::chrono::milliseconds kTurn(100);
-// Between two turns so much passes only where this process was stopped itself,
-// or starved: then it could not have heard anyone.
-constexpr std::chrono::seconds kLongTurn(3);
+
+double Seconds(Timeouts::Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
 
 // What the ranks take for "save, then end"; mpirun hands it on to them.
 constexpr int kStopSignal = SIGUSR1;
@@ -75,11 +75,11 @@ absl::StatusOr<pid_t> Start(std::vector<std::string>& command,
 // One run of mpirun, and what becomes of it.
 class Supervision {
  public:
-  Supervision(const StartedRanks& ranks, const Deadlines& deadlines,
+  Supervision(const StartedRanks& ranks, const Timeouts& timeouts,
               JobWatch& watch, const LaunchLog& log)
       : mpirun_(ranks.mpirun),
         taken_up_(ranks.taken_up),
-        deadlines_(deadlines),
+        timeouts_(timeouts),
         watch_(watch),
         log_(log) {
     Note(mpirun_);
@@ -101,7 +101,9 @@ class Supervision {
 
   // What there is to do at this time.
   void Look(Clock::time_point now) {
-    if (now - last_look_ > kLongTurn) {
+    // So much passes between two turns only where this process was stopped
+    // itself, or starved: then it could not have heard anyone.
+    if (now - last_look_ > timeouts_.named) {
       watch_.Excuse(now);
       begin_ = now;
     }
@@ -110,9 +112,9 @@ class Supervision {
       if (now > *kill_at_) kill(mpirun_, SIGKILL);
       return;
     }
-    for (const RankReport& rank : watch_.NewlySilent(now, deadlines_.silent)) {
+    for (const RankReport& rank : watch_.NewlySilent(now, timeouts_.named)) {
       log_.Say(fmt::format("{} has been silent for {} s, after step {}",
-                           Name(rank), deadlines_.silent.count(), rank.step()));
+                           Name(rank), Seconds(timeouts_.named), rank.step()));
     }
     const std::string reason = WhyGiveUp(now);
     if (reason.empty()) return;
@@ -139,7 +141,7 @@ class Supervision {
                                                   : kLostUnseen);
     }
     if (waitpid(mpirun_, &status, WNOHANG) != mpirun_) return std::nullopt;
-    KillDescendants(deadlines_.kill);
+    KillDescendants(timeouts_.kill);
     return ResultOf(WIFEXITED(status) ? WEXITSTATUS(status)
                                       : 128 + WTERMSIG(status));
   }
@@ -174,7 +176,7 @@ class Supervision {
     kill(mpirun_, SIGTERM);
     // One that is stopped does not hear that.
     kill(mpirun_, SIGCONT);
-    kill_at_ = Clock::now() + deadlines_.kill;
+    kill_at_ = Clock::now() + timeouts_.kill;
   }
 
   // A rank may be stopped before it has reported.
@@ -198,28 +200,28 @@ class Supervision {
 
   // Empty: there is no reason to.
   std::string WhyGiveUp(Clock::time_point now) {
-    if (now - last_processes_look_ >= deadlines_.look) {
+    if (now - last_processes_look_ >= timeouts_.look) {
       last_processes_look_ = now;
       const std::string stopped = WhoIsStopped(now);
       if (!stopped.empty()) return stopped;
     }
-    if (deadlines_.lost.count() > 0) {
-      for (const RankReport& rank : watch_.SilentFor(now, deadlines_.lost)) {
+    if (timeouts_.lost.count() > 0) {
+      for (const RankReport& rank : watch_.SilentFor(now, timeouts_.lost)) {
         return fmt::format("{} is lost: it has been silent for {} s",
-                           Name(rank), deadlines_.lost.count());
+                           Name(rank), Seconds(timeouts_.lost));
       }
     }
     const std::optional<Clock::duration> all = watch_.AllSilentFor(now);
     // A rank that dies in the middle of MPI_Init may leave mpirun waiting.
-    if (!all.has_value() && deadlines_.start.count() > 0 &&
-        now - begin_ > deadlines_.start) {
+    if (!all.has_value() && timeouts_.start.count() > 0 &&
+        now - begin_ > timeouts_.start) {
       return fmt::format(
           "no rank has reported for {} s since they were started",
-          deadlines_.start.count());
+          Seconds(timeouts_.start));
     }
-    if (all.has_value() && *all > deadlines_.all) {
+    if (all.has_value() && *all > timeouts_.all) {
       return fmt::format("no rank has reported for {} s, but mpirun goes on",
-                         deadlines_.all.count());
+                         Seconds(timeouts_.all));
     }
     return "";
   }
@@ -231,7 +233,7 @@ class Supervision {
   const bool taken_up_;
   // mpirun and what it started here, by process, with StartTicksOf each.
   std::map<pid_t, int64_t> started_;
-  const Deadlines deadlines_;
+  const Timeouts timeouts_;
   const std::string host_ = HostName();
   JobWatch& watch_;
   const LaunchLog& log_;
@@ -268,33 +270,6 @@ int SignalQueue::Next(std::chrono::milliseconds wait) const {
   return static_cast<int>(info.ssi_signo);
 }
 
-Deadlines DeadlinesOf(std::chrono::seconds lost) {
-  constexpr std::chrono::seconds kBeyondLost(5);
-  Deadlines deadlines{.lost = lost};
-  deadlines.all = std::max(deadlines.all, lost + kBeyondLost);
-  return deadlines;
-}
-
-std::string DeadlinesText(const Deadlines& deadlines, double communication_s) {
-  const auto seconds = [](auto duration) {
-    return std::chrono::duration<double>(duration).count();
-  };
-  const std::string lost =
-      deadlines.lost.count() > 0
-          ? fmt::format("lost after {} s", deadlines.lost.count())
-          : "never lost for that";
-  return fmt::format(
-      "watch  ranks report every {} s; one that is stopped here is lost within "
-      "{} s,\n       a silent one is named after {} s, {}; mpirun without "
-      "ranks "
-      "ends\n       after {} s, what does not end is killed after {} s; a "
-      "collective waits {} s;\n       without its launch a run saves and ends "
-      "after {} s\n",
-      seconds(kReportInterval), seconds(deadlines.look),
-      deadlines.silent.count(), lost, deadlines.all.count(),
-      deadlines.kill.count(), communication_s, kOrphanedAfter.count());
-}
-
 absl::StatusOr<StartedRanks> StartRanks(std::vector<std::string> mpirun,
                                         const Environment& environment,
                                         const SignalQueue& signals,
@@ -308,10 +283,10 @@ absl::StatusOr<StartedRanks> StartRanks(std::vector<std::string> mpirun,
 }
 
 SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
-                        const Deadlines& deadlines, JobWatch& watch,
+                        const Timeouts& timeouts, JobWatch& watch,
                         const LaunchLog& log,
                         const std::function<void()>& on_training) {
-  Supervision supervision(ranks, deadlines, watch, log);
+  Supervision supervision(ranks, timeouts, watch, log);
   bool trained = false;
   for (;;) {
     const int signal = signals.Next(kTurn);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/core/timeouts.h"
 #include "tools/launch_log.h"
 #include "tools/mpirun.h"
 #include "trainer/coordinator/job_watch.h"
@@ -34,32 +35,6 @@ class SignalQueue {
   sigset_t signals_{}, before_{};
   int descriptor_ = -1;
 };
-
-// How long silence of ranks, or of mpirun, is put up with.
-struct Deadlines {
-  // Between two looks at what mpirun started on this machine: what is stopped
-  // is lost.
-  std::chrono::milliseconds look{500};
-  // A rank that has been silent for so long is named.
-  std::chrono::seconds silent{3};
-  // Then it is lost, wherever it is; 0: never.
-  std::chrono::seconds lost{10};
-  // All ranks are silent or have ended, and mpirun goes on: it is ended.
-  std::chrono::seconds all{15};
-  // From the start of the ranks until one of them reports; 0: never given up
-  // for that.
-  std::chrono::seconds start{0};
-  // From asking mpirun to end until all that is left here is killed.
-  std::chrono::seconds kill{5};
-};
-
-// `lost` as given: where one rank may be silent for longer than usual, so may
-// all, as behind a link that is gone for a while.
-Deadlines DeadlinesOf(std::chrono::seconds lost);
-
-// What a launch says of them, beside the job's deadline of a collective or
-// message.
-std::string DeadlinesText(const Deadlines& deadlines, double communication_s);
 
 // A running mpirun.
 struct StartedRanks {
@@ -93,7 +68,7 @@ struct SupervisedEnd {
 // one, other than SIGUSR1, ends them at once. A rank that is lost leaves others
 // waiting for what will not come: all of them are ended, with status 1.
 SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
-                        const Deadlines& deadlines, JobWatch& watch,
+                        const Timeouts& timeouts, JobWatch& watch,
                         const LaunchLog& log,
                         const std::function<void()>& on_training);
 

@@ -9,9 +9,9 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/file.h"
+#include "runtime/core/timeouts.h"
 #include "tools/launch_log.h"
 #include "trainer/coordinator/job_watch.h"
 
@@ -27,7 +27,7 @@ class SuperviseTest : public ::testing::Test {
 
   // Of a shell whose parent is the launch, and that then goes on for ever.
   SupervisedEnd EndOf(const std::string& script,
-                      const Deadlines& deadlines = {}) {
+                      const Timeouts& timeouts = {}) {
     const SignalQueue signals;
     JobWatch watch(folder_, JobWatch::Clock::now());
     const LaunchLog log(folder_);
@@ -38,7 +38,7 @@ class SuperviseTest : public ::testing::Test {
                                           /*hear_us=*/true)
                                    .value();
     const SupervisedEnd end =
-        Supervise(ranks, signals, deadlines, watch, log, [] {});
+        Supervise(ranks, signals, timeouts, watch, log, [] {});
     stops_ = watch.Status(JobWatch::Clock::now()).orders().stops();
     return end;
   }
@@ -46,16 +46,6 @@ class SuperviseTest : public ::testing::Test {
   const std::string folder_ = testing::TempDir() + "/supervise_test";
   int64_t stops_ = 0;
 };
-
-// Who lets ranks be silent for a minute does not lose all of them after 15 s.
-TEST_F(SuperviseTest, AllMayBeSilentForLongerThanOne) {
-  EXPECT_EQ(DeadlinesOf(std::chrono::seconds(10)).all, Deadlines().all);
-  const Deadlines patient = DeadlinesOf(std::chrono::seconds(60));
-  EXPECT_EQ(patient.lost, std::chrono::seconds(60));
-  EXPECT_GT(patient.all, patient.lost);
-  EXPECT_GT(patient.all, Deadlines().all);
-  EXPECT_THAT(DeadlinesText(patient, 600), testing::HasSubstr("after 65 s"));
-}
 
 // As Slurm says it, who may say it twice.
 TEST_F(SuperviseTest, WhoseTimeIsUpSavesAndEnds) {

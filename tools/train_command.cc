@@ -18,6 +18,7 @@
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
 #include "runtime/core/stop_signals.h"
+#include "runtime/core/timeouts.h"
 #include "scheduler/cluster/known_products.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
@@ -35,11 +36,6 @@ namespace trireme {
 namespace {
 
 constexpr char kName[] = "train";
-
-// Longer than ranks live on a host that is cut off.
-constexpr std::chrono::seconds kLockPatience(90);
-// Of a message of a check.
-constexpr std::chrono::milliseconds kCheckDeadline(30'000);
 
 absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
                                        FieldLocations& job_locations,
@@ -134,7 +130,7 @@ RankReporter::Options ReporterOptions(const CoordinatorOfRank& coordinator,
                 if (signals.received() != 0) return;
                 fmt::print(stderr,
                            "rank {}: ends: its launch has given it up, or has "
-                           "not been heard for a minute without a step\n",
+                           "not been heard for long without a step\n",
                            rank);
                 // What waits for other ranks in destructors would wait for
                 // ever.
@@ -143,7 +139,8 @@ RankReporter::Options ReporterOptions(const CoordinatorOfRank& coordinator,
           // A launch on this machine may be stopped for a while, but not be out
           // of reach.
           .hears_far =
-              !endpoint.starts_with("127.") && !endpoint.starts_with("[::1]")};
+              !endpoint.starts_with("127.") && !endpoint.starts_with("[::1]"),
+          .timeouts = {.lost = coordinator.lost}};
 }
 
 // Those given, else the plan's.
@@ -201,7 +198,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   MpiWorldOptions world_options;
   world_options.deadline =
       arguments.Has("check")
-          ? kCheckDeadline
+          ? Timeouts().check
           : std::chrono::milliseconds(static_cast<int64_t>(
                 options->job.communication_deadline_s() * 1000));
   const auto world = MpiWorld::Create(&argc, &argv, world_options);
@@ -235,7 +232,10 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
       reporter->Note(metrics, steps);
     };
     // What was lost in the start before may hold the folder for a while.
-    if (coordinator->start > 1) options->lock_patience = kLockPatience;
+    if (coordinator->start > 1) {
+      options->lock_patience = std::chrono::ceil<std::chrono::seconds>(
+          Timeouts{.lost = coordinator->lost}.folder);
+    }
   }
   bool told = (*world)->world_rank() != 0;
   options->orders = [&] {

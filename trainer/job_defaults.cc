@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <string>
 
 #include "absl/strings/escaping.h"
@@ -6,6 +7,7 @@
 #include "models/resolve.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 #include "trainer/data_config.h"
 #include "trainer/job.h"
 #include "trainer/model_parameters.h"
@@ -258,7 +260,8 @@ absl::Status FillJobDefaults(Job& job) {
                                1, kMaxMemoryLimit));
   }
   if (!job.has_communication_deadline_s()) {
-    job.set_communication_deadline_s(600);
+    job.set_communication_deadline_s(
+        std::chrono::duration<double>(Timeouts().communication).count());
   }
   RETURN_IF_ERROR(CheckRange("communication_deadline_s",
                              job.communication_deadline_s(), 1, 1'000'000));

@@ -7,19 +7,17 @@
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 #include "trainer/coordinator/tls.h"
 
 namespace trireme {
 namespace {
 
-constexpr std::chrono::seconds kPatience(2);
-// Between attempts to reach a coordinator that may come back, and how long a
-// report waits for one of them.
-constexpr int kReconnectMs = 500;
-constexpr std::chrono::seconds kReaching(1);
+constexpr Timeouts kTimeouts;
 
 std::shared_ptr<grpc::Channel> ChannelTo(const CoordinatorAddress& address) {
   grpc::ChannelArguments arguments;
+  constexpr auto kReconnectMs = static_cast<int>(kTimeouts.reconnect.count());
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMs);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMs);
   if (address.certificate.empty()) {
@@ -46,7 +44,7 @@ absl::Status CoordinatorClient::Call(
                                               const Request&, Reply*),
     const Request& request, Reply& reply) {
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  context.set_deadline(std::chrono::system_clock::now() + kTimeouts.call);
   context.AddMetadata("authorization", "Bearer " + address_.token);
   const grpc::Status status = (*stub_.*method)(&context, request, &reply);
   if (status.ok()) return absl::OkStatus();
@@ -60,7 +58,8 @@ absl::StatusOr<OrdersSoFar> CoordinatorClient::Report(
     const RankReport& report) {
   // Calls on a channel that has lost its coordinator fail at once, and nobody
   // would see to it that TLS shakes hands with who took that one's place.
-  channel_->WaitForConnected(std::chrono::system_clock::now() + kReaching);
+  channel_->WaitForConnected(std::chrono::system_clock::now() +
+                             kTimeouts.reach);
   OrdersSoFar orders;
   RETURN_IF_ERROR(Call(&Coordinator::Stub::Report, report, orders));
   return orders;

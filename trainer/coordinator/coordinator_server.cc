@@ -10,16 +10,14 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 #include "trainer/coordinator/coordinator.grpc.pb.h"
 
 namespace trireme {
 namespace {
 
 constexpr int kMaxMessageBytes = 1 << 20;
-// Who connects and does not say what is spoken, or says nothing then, is not
-// kept for longer; ranks report several times a second.
-constexpr int kHandshakeMs = 5'000;
-constexpr int kIdleMs = 60'000;
+constexpr Timeouts kTimeouts;
 // Of a connection at once: ranks and people call one after the other.
 constexpr int kMostCalls = 16;
 
@@ -94,8 +92,7 @@ CoordinatorServer::CoordinatorServer() = default;
 CoordinatorServer::~CoordinatorServer() {
   listener_.reset();
   if (server_ != nullptr) {
-    server_->Shutdown(std::chrono::system_clock::now() +
-                      std::chrono::seconds(1));
+    server_->Shutdown(std::chrono::system_clock::now() + kTimeouts.reach);
   }
 }
 
@@ -121,8 +118,9 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   ASSIGN_OR_RETURN(server->listener_, Listener::Open(listen));
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
-                             kHandshakeMs);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleMs);
+                             static_cast<int>(kTimeouts.handshake.count()));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
+                             static_cast<int>(kTimeouts.idle.count()));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostCalls);
   server->acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,

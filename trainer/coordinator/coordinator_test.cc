@@ -215,7 +215,7 @@ TEST_F(CoordinatorTest, ARankLearnsThatItIsCutOff) {
   RankReporter::Options options = OfRank(0, 1);
   options.given_up = [&] { ++told; };
   options.hears_far = true;
-  options.patience = seconds(1);
+  options.timeouts.given_up = seconds(1);
   RankReporter reporter(options);
   std::this_thread::sleep_for(seconds(2));
   EXPECT_EQ(told, 0) << "somebody answers";
@@ -242,7 +242,7 @@ TEST_F(CoordinatorTest, ALaunchIsReplacedOrTheRunIsOrphaned) {
   ASSERT_TRUE(
       CoordinatorClient(server_->address()).GiveOrder(Order::SAVE).ok());
   RankReporter::Options options = OfRank(0, 1);
-  options.orphaned_after = seconds(5);
+  options.timeouts.orphaned = seconds(5);
   RankReporter reporter(options);
   EXPECT_TRUE(Eventually([&] { return reporter.Take().save; }));
   const CoordinatorAddress address = server_->address();
@@ -304,11 +304,12 @@ TEST(TlsTest, OnlyWhoHasTheCertificateIsHeard) {
       CoordinatorClient(stranger).GetStatus().status()));
 
   // As its ranks get it.
-  SetInEnvironment(address);
+  SetInEnvironment(address, seconds(7));
   setenv(kStartVariable, "1", /*overwrite=*/1);
+  EXPECT_EQ(CoordinatorInEnvironment()->lost, seconds(7));
   EXPECT_EQ(CoordinatorInEnvironment()->address.certificate,
             identity.certificate);
-  SetInEnvironment(plain);
+  SetInEnvironment(plain, seconds(7));
   EXPECT_EQ(CoordinatorInEnvironment()->address.certificate, "");
 }
 

@@ -19,9 +19,6 @@
 
 namespace trireme {
 
-// Between two reports of a rank.
-inline constexpr std::chrono::milliseconds kReportInterval(200);
-
 // Thread-safe.
 class JobWatch {
  public:

@@ -32,11 +32,15 @@ std::optional<CoordinatorOfRank> CoordinatorInEnvironment() {
   const char* endpoint = std::getenv(kEndpointVariable);
   const char* token = std::getenv(kTokenVariable);
   const char* start = std::getenv(kStartVariable);
+  const char* lost = std::getenv(kLostVariable);
   CoordinatorOfRank coordinator;
+  int64_t lost_ms = 0;
   if (endpoint == nullptr || token == nullptr || start == nullptr ||
-      !absl::SimpleAtoi(start, &coordinator.start)) {
+      lost == nullptr || !absl::SimpleAtoi(start, &coordinator.start) ||
+      !absl::SimpleAtoi(lost, &lost_ms)) {
     return std::nullopt;
   }
+  coordinator.lost = std::chrono::milliseconds(lost_ms);
   coordinator.address = {endpoint, token};
   const char* certificate = std::getenv(kCertificateVariable);
   // Without a certificate that can be read nobody is called.
@@ -47,7 +51,9 @@ std::optional<CoordinatorOfRank> CoordinatorInEnvironment() {
   return coordinator;
 }
 
-void SetInEnvironment(const CoordinatorAddress& address) {
+void SetInEnvironment(const CoordinatorAddress& address,
+                      std::chrono::milliseconds lost) {
+  setenv(kLostVariable, fmt::to_string(lost.count()).c_str(), /*overwrite=*/1);
   setenv(kEndpointVariable, address.endpoint.c_str(), /*overwrite=*/1);
   setenv(kTokenVariable, address.token.c_str(), /*overwrite=*/1);
   if (address.certificate.empty()) {

@@ -14,9 +14,6 @@
 
 namespace trireme {
 
-// How long a run goes on without its launch.
-inline constexpr std::chrono::seconds kOrphanedAfter(30);
-
 struct CoordinatorAddress {
   std::string endpoint;  // "127.0.0.1:40123"
   std::string token;
@@ -31,13 +28,18 @@ inline constexpr char kStartVariable[] = "TRIREME_START";
 // In Base64: one line. Absent: calls are not encrypted.
 inline constexpr char kCertificateVariable[] =
     "TRIREME_COORDINATOR_CERTIFICATE";
-// The same for the ranks of this process.
-void SetInEnvironment(const CoordinatorAddress& address);
+// In milliseconds.
+inline constexpr char kLostVariable[] = "TRIREME_LOST_AFTER_MS";
+// The same for the ranks of this process. `lost`: Timeouts'.
+void SetInEnvironment(const CoordinatorAddress& address,
+                      std::chrono::milliseconds lost);
 
 struct CoordinatorOfRank {
   CoordinatorAddress address;
   // Which of the launch's starts of the ranks this is, from 1.
   int64_t start = 0;
+  // How long its launch puts up with silence (Timeouts).
+  std::chrono::milliseconds lost{0};
 };
 // Nothing where no launch did.
 std::optional<CoordinatorOfRank> CoordinatorInEnvironment();

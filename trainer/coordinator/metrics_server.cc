@@ -17,6 +17,7 @@
 #include "absl/strings/numbers.h"
 #include "fmt/format.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
 namespace {
@@ -26,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kMostRequestBytes = 8192;
 constexpr size_t kMostClients = 512;
 constexpr int kBacklog = 128;
-constexpr std::chrono::seconds kPatience(2);
+constexpr Timeouts::Duration kPatience = Timeouts().call;
 constexpr std::chrono::milliseconds kBetweenLooks(100);
 
 absl::StatusOr<sockaddr_in> ParseAddress(const std::string& listen) {

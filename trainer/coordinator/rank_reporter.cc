@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "runtime/core/status.h"
-#include "trainer/coordinator/job_watch.h"
 
 namespace trireme {
 namespace {
@@ -92,7 +91,8 @@ void RankReporter::Note(const StepMetrics& metrics, int64_t steps) {
 Orders RankReporter::Take() {
   const std::lock_guard lock(mutex_);
   if (report_.rank() != 0) return {};
-  const bool orphaned = Clock::now() - last_listened_ > options_.orphaned_after;
+  const bool orphaned =
+      Clock::now() - last_listened_ > options_.timeouts.orphaned;
   const Orders orders{.save = heard_.saves() > taken_.saves(),
                       .stop = heard_.stops() > taken_.stops() || orphaned};
   taken_ = heard_;
@@ -141,15 +141,16 @@ void RankReporter::Run() {
     lock.unlock();
     Tell();
     lock.lock();
-    const bool cut_off =
-        options_.hears_far && Clock::now() - last_progress_ > options_.patience;
+    const bool cut_off = options_.hears_far && Clock::now() - last_progress_ >
+                                                   options_.timeouts.given_up;
     if ((refused_ || cut_off) && !told && options_.given_up != nullptr) {
       told = true;
       lock.unlock();
       options_.given_up();
       lock.lock();
     }
-    changed_.wait_for(lock, kReportInterval, [this] { return ending_; });
+    changed_.wait_for(lock, options_.timeouts.heartbeat,
+                      [this] { return ending_; });
   }
 }
 

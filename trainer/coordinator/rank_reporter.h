@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "runtime/core/timeouts.h"
 #include "trainer/coordinator/coordinator_client.h"
 #include "trainer/step_metrics.h"
 #include "trainer/train.h"
@@ -27,13 +28,11 @@ class RankReporter {
     // Called from the reporter's thread, at most once, where this rank is
     // given up and whom it waits for will not come: the ranks were started
     // again without it, or, `hears_far` away, nobody has answered for
-    // `patience` and no step was done meanwhile.
+    // `timeouts.given_up` and no step was done meanwhile.
     std::function<void()> given_up;
     bool hears_far = false;
-    std::chrono::seconds patience{60};
-    // No process has listened for so long: the launch is gone and none takes
-    // its place, so that the run is to save and end.
-    std::chrono::seconds orphaned_after = kOrphanedAfter;
+    // Where no process has listened for `orphaned`, the run is to save and end.
+    Timeouts timeouts;
   };
   explicit RankReporter(Options options);
   ~RankReporter();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <set>
@@ -11,6 +12,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/median.h"
+#include "runtime/core/timeouts.h"
 #include "runtime/device/arena.h"
 #include "runtime/telemetry/progress.h"
 
@@ -21,7 +23,8 @@ namespace {
 constexpr size_t kCurveColumns = 64;
 // Beyond this many characters the smallest shares are left out.
 constexpr size_t kMostShares = 58;
-constexpr double kSilentAfter = 2;
+constexpr double kNamedAfterS =
+    std::chrono::duration<double>(Timeouts().named).count();
 // A rank that computes longer than the median by this share keeps others
 // waiting.
 constexpr double kStraggles = 1.1;
@@ -110,7 +113,7 @@ std::string RanksText(const JobStatus& status) {
     if (report.state() == RankReport::FAILED) {
       what = "failed: " + report.error();
     } else if (report.state() != RankReport::ENDED &&
-               rank.silent_s() > kSilentAfter) {
+               rank.silent_s() > kNamedAfterS) {
       what = fmt::format("silent for {:.0f} s", rank.silent_s());
     } else if (seconds.size() > 1 &&
                report.own_compute_s() > kStraggles * median) {

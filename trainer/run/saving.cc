@@ -1,15 +1,17 @@
 #include "trainer/run/saving.h"
 
+#include <chrono>
 #include <thread>
 
+#include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
 namespace {
 
-constexpr int kLastSaveAttempts = 3;
-constexpr std::chrono::seconds kBeforeNextAttempt(10);
+constexpr Timeouts kTimeouts;
 constexpr std::string_view kGoesOn =
     "training goes on, and the next one is tried in its turn";
 
@@ -64,9 +66,12 @@ absl::Status Saving::SaveLast(const TrainingProgress& progress) {
   for (int attempt = 1;; ++attempt) {
     absl::Status saved = saver_.Start(progress);
     if (saved.ok()) saved = saver_.Finish();
-    if (saved.ok() || attempt == kLastSaveAttempts) return saved;
-    Tell(saved, "tries again in 10 s");
-    std::this_thread::sleep_for(kBeforeNextAttempt);
+    if (saved.ok() || attempt == kTimeouts.save_attempts) return saved;
+    Tell(saved, fmt::format("tries again in {} s",
+                            std::chrono::ceil<std::chrono::seconds>(
+                                kTimeouts.save_again)
+                                .count()));
+    std::this_thread::sleep_for(kTimeouts.save_again);
   }
 }
 

@@ -7,13 +7,9 @@
 #include "runtime/comm/mpi/backoff.h"
 #include "runtime/comm/mpi/messages.h"
 #include "runtime/core/log.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
-namespace {
-
-constexpr std::chrono::nanoseconds kDrainDeadline = std::chrono::seconds(10);
-
-}  // namespace
 
 MpiEngine::MpiEngine(int world_rank, std::chrono::nanoseconds deadline,
                      bool crowded, bool synchronous_sends)
@@ -117,8 +113,9 @@ void MpiEngine::Drain(const void* owner) {
     if (found != tasks_.end()) first = *found;
   });
   if (!first) return;
-  const WaitRegistry::Wait wait(registry_, first->note_,
-                                std::min(deadline_, kDrainDeadline));
+  const WaitRegistry::Wait wait(
+      registry_, first->note_,
+      std::min<std::chrono::nanoseconds>(deadline_, Timeouts().drain));
   PollUntil([&] { return first_of_owner() == tasks_.end(); });
 }
 

@@ -6,6 +6,7 @@
 #include "fmt/format.h"
 #include "runtime/comm/hang_table.h"
 #include "runtime/comm/mpi/messages.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
 namespace {
@@ -15,11 +16,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPeriod{50};
 // While the table is being made.
 constexpr milliseconds kAlarmedPeriod{2};
-// How long another thread may be in MPI before it counts as stuck there.
-constexpr milliseconds kStuckAfter{1000};
-// Longer than a rank that is stuck in MPI needs to answer.
-constexpr milliseconds kAnswerWithin{3000};
-constexpr milliseconds kRankZeroReactsWithin{6000};
+constexpr Timeouts kTimeouts;
 
 constexpr int kMaxMessageBytes = 1 << 20;
 
@@ -76,7 +73,7 @@ void MpiWatchdog::Run() {
     }
     if (engine_.TryExclusively([this] { Look(); })) {
       last_look = Clock::now();
-    } else if (any_thread_ && Clock::now() - last_look > kStuckAfter) {
+    } else if (any_thread_ && Clock::now() - last_look > kTimeouts.stuck) {
       Look();
     }
   }
@@ -96,7 +93,7 @@ void MpiWatchdog::Look() {
   ReceiveMessages();
   if (!reports_.empty()) Conclude();
   if (alarmed_at_.has_value() &&
-      Clock::now() - *alarmed_at_ > kRankZeroReactsWithin) {
+      Clock::now() - *alarmed_at_ > kTimeouts.rank_zero) {
     reports_.resize(size_);
     reports_[rank_] = engine_.registry().Report();
     AbortJob(fmt::format(
@@ -184,7 +181,7 @@ void MpiWatchdog::Conclude() {
   const bool all =
       std::all_of(reports_.begin(), reports_.end(),
                   [](const auto& report) { return report.has_value(); });
-  if (!all && Clock::now() - collecting_since_ < kAnswerWithin) return;
+  if (!all && Clock::now() - collecting_since_ < kTimeouts.answer) return;
   AbortJob(fmt::format("{}\n{}", headline_, HangTable(reports_)));
 }
 

@@ -7,14 +7,13 @@
 
 #include "fmt/format.h"
 #include "runtime/comm/hang_table.h"
+#include "runtime/core/timeouts.h"
 
 namespace trireme {
 namespace {
 
 using Kind = Operation::Kind;
 using Parts = std::vector<std::shared_ptr<ThreadOperation>>;
-
-constexpr std::chrono::seconds kDrainDeadline(10);
 
 char* Bytes(const Tensor& tensor) {
   return static_cast<char*>(tensor.raw_data());
@@ -227,7 +226,7 @@ void ThreadGroup::Drain(int rank) {
   const auto under_way = [&](const std::shared_ptr<ThreadOperation>& part) {
     return part && part->rank == rank && !Abandoned(*part);
   };
-  const bool drained = world_->changed.wait_for(lock, kDrainDeadline, [&] {
+  const bool drained = world_->changed.wait_for(lock, Timeouts().drain, [&] {
     return std::none_of(messages_.begin(), messages_.end(), under_way) &&
            std::none_of(collectives_.begin(), collectives_.end(),
                         [&](const auto& collective) {
