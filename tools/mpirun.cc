@@ -164,6 +164,19 @@ std::optional<std::string> RankUnderMpirun() {
   return rank;
 }
 
+absl::Status CheckTasksAreRanks() {
+  const char* const text = std::getenv("SLURM_STEP_NUM_TASKS");
+  int64_t tasks = 0;
+  if (UnderMpirun() || text == nullptr || !absl::SimpleAtoi(text, &tasks) ||
+      tasks < 2) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition(
+      "found {} tasks of srun that do not know of one another, expected ranks: "
+      "`srun --mpi=pmix`, or `trireme launch` in the allocation, without srun",
+      tasks);
+}
+
 void UseThreadsOf(const ProcessorShare& share) {
   if (std::getenv(kThreads) == nullptr) omp_set_num_threads(share.threads);
 }

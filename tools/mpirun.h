@@ -53,6 +53,9 @@ absl::StatusOr<RankStart> StartInAllocation(std::optional<int64_t> ranks,
 bool UnderMpirun();
 // Its rank then.
 std::optional<std::string> RankUnderMpirun();
+// FailedPrecondition where srun has started this process beside others of which
+// MPI does not know: each of them would be a job of its own.
+absl::Status CheckTasksAreRanks();
 
 // Computes with the rank's share of the processors, unless OMP_NUM_THREADS says
 // otherwise.

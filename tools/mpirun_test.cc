@@ -77,6 +77,20 @@ TEST(MpirunTest, AnAllocationOfSlurmsIsUsedAsItIs) {
   }
 }
 
+// Each of them would train the whole job by itself.
+TEST(MpirunTest, TasksThatAreNoRanksAreRefused) {
+  EXPECT_TRUE(CheckTasksAreRanks().ok());
+  setenv("SLURM_STEP_NUM_TASKS", "2", 1);
+  EXPECT_THAT(MessageOf(CheckTasksAreRanks()),
+              HasSubstr("found 2 tasks of srun"));
+  setenv("PMIX_RANK", "0", 1);
+  EXPECT_TRUE(CheckTasksAreRanks().ok());
+  unsetenv("PMIX_RANK");
+  setenv("SLURM_STEP_NUM_TASKS", "1", 1);
+  EXPECT_TRUE(CheckTasksAreRanks().ok());
+  unsetenv("SLURM_STEP_NUM_TASKS");
+}
+
 TEST(MpirunTest, MistakesNameTheOption) {
   const auto error = [](std::optional<int64_t> ranks,
                         std::optional<std::string> hosts) {

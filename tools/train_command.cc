@@ -195,6 +195,8 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     std::fflush(stdout);
     return run->fits.ok() ? 0 : Fail(kName, locate(run->fits));
   }
+  const absl::Status ranks = CheckTasksAreRanks();
+  if (!ranks.ok()) return Fail(kName, ranks);
   MpiWorldOptions world_options;
   world_options.deadline =
       arguments.Has("check")
