@@ -1,7 +1,7 @@
 """A run that is hurt again and again, by a seed, and the bits that it ends with.
 
   chaos.py TRIREME FAULTY_DISK FAULTY_CLOCK [--hosts] [--seed N] [--faults N]
-           [--only KIND,...] [--spares N] [--table FILE]
+           [--quick N] [--only KIND,...] [--spares N] [--table FILE]
 
 Two ranks train a small model on this machine or, with --hosts, on a host each,
 with a link between them that is cut and slowed (tests/lab; needs root). Faults
@@ -31,7 +31,9 @@ TESTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 sys.path.insert(0, os.path.join(TESTS, "lab"))
 import network  # pylint: disable=wrong-import-position
 
+# That a run needs for a fault: as many as it does while that lasts.
 STEPS_PER_FAULT = 100
+STEPS_PER_QUICK_FAULT = 40
 LINK_BYTES_PER_S = 1e8
 
 
@@ -93,9 +95,10 @@ def strike(run, kind, striking, figures):
         raise AssertionError(f"ranks were lost by {kind}:\n{run.printed()}")
 
 
-def draw_faults(draw, kinds, count, spares):
-    """Each kind comes once before one comes again; hosts are lost as long as
-    there are spares, of which other faults may take some."""
+def draw_faults(draw, kinds, count, quick, spares):
+    """Each kind comes once before one comes again, and then `quick` ones that
+    are over in seconds; hosts are lost as long as there are spares, of which
+    other faults may take some."""
     if kinds == ["lose_host"]:
         count = min(count, (spares + 1) // 2)
     drawn, lost = [], 0
@@ -104,17 +107,24 @@ def draw_faults(draw, kinds, count, spares):
             lost += kind == "lose_host"
             if kind != "lose_host" or lost <= (spares + 1) // 2:
                 drawn.append(kind)
-    return drawn[:count]
+    quick_ones = [kind for kind in kinds if kind in faults.QUICK]
+    return drawn[:count] + draw.choices(quick_ones or kinds, k=quick)
+
+
+def steps_of(kind):
+    return (STEPS_PER_QUICK_FAULT if kind in faults.QUICK else
+            STEPS_PER_FAULT)
 
 
 def hurt_it(run, drawn, draw, figures):
     """Launches a run and lets the faults strike; its exit status."""
     run.launch()
     striking = faults.Faults(run, draw.random())
+    begin = 0
     try:
-        for number, kind in enumerate(drawn):
-            at = STEPS_PER_FAULT * number + draw.randrange(
-                5, STEPS_PER_FAULT - 5)
+        for kind in drawn:
+            at = begin + draw.randrange(5, steps_of(kind) - 5)
+            begin += steps_of(kind)
             run.await_that(lambda at=at: run.last_step() >= at, f"step {at}")
             if run.process.poll() is not None:
                 raise AssertionError(
@@ -139,9 +149,10 @@ def compare(whole, hurt, status, steps):
 
 
 def try_all(arguments, kinds, work, net):
-    steps = STEPS_PER_FAULT * (arguments.faults + 1)
     draw = random.Random(arguments.seed)
-    drawn = draw_faults(draw, kinds, arguments.faults, arguments.spares)
+    drawn = draw_faults(draw, kinds, arguments.faults, arguments.quick,
+                        arguments.spares)
+    steps = sum(map(steps_of, drawn)) + STEPS_PER_FAULT
     subprocess.run(
         [arguments.trireme, "data", "/usr/share/datasets/fashion-mnist",
          f"{work}/shards", "--idx", "--split", "test"], check=True,
@@ -189,6 +200,8 @@ def main():
     parser.add_argument("--hosts", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=int)
+    # Beside these, of the kinds that take little time.
+    parser.add_argument("--quick", type=int, default=0)
     parser.add_argument("--only")
     # Beside the two hosts that have a rank.
     parser.add_argument("--spares", type=int, default=2)
@@ -215,7 +228,8 @@ def main():
                 [1] * (2 + arguments.spares),
                 lambda source, target: LINK_BYTES_PER_S))
         try_all(arguments, kinds, work, net)
-    print(f"PASSED: {arguments.faults} faults of seed {arguments.seed}")
+    print(f"PASSED: {arguments.faults + arguments.quick} faults of seed "
+          f"{arguments.seed}")
     return 0
 
 

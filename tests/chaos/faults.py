@@ -13,8 +13,12 @@ import time
 from hurt_run import RANKS
 
 START, NONE, EITHER = "start", "none", "either"
-# A fault that the run survives without a new start is over after so long.
-DISK_FAULT_S = 1.0
+# A disk is slow for so long.
+SLOW_DISK_S = 1.0
+# What a run says of a disk that fails, by fault.
+DISK_ERRORS = {"full": "No space left on device",
+               "read_only": "Read-only file system",
+               "broken": "Input/output error"}
 # Shorter than a launch puts up with silence (10 s), and longer than that after
 # which it says so (3 s).
 SHORT_CUT_S = (1.0, 5.0)
@@ -26,8 +30,12 @@ LOSSES = [0.01, 0.05, 0.2]
 
 KINDS = ["kill_rank", "kill_ranks", "kill_mpirun", "kill_launch", "kill_twice",
          "stop_rank", "stop_mpirun", "stop_launch", "slow_rank", "disk_full",
-         "disk_broken", "disk_slow", "torn_write", "torn_recovery",
+         "disk_broken", "disk_read_only", "disk_slow", "torn_write", "torn_recovery",
          "torn_checkpoint", "clock_jump"]
+# Those that are over as soon as ranks have started again, or the run has said
+# what is wrong.
+QUICK = ["kill_rank", "kill_ranks", "kill_mpirun", "stop_rank", "torn_write",
+         "torn_checkpoint", "disk_full", "disk_broken", "disk_read_only"]
 # These need hosts and links between them.
 LINK_KINDS = ["cut", "cut_long", "cut_twice", "one_way", "slow_link",
               "lossy_link", "kill_daemon", "lose_host"]
@@ -120,25 +128,42 @@ class Faults:
 
     # Disks (faulty_disk.cc).
 
-    def _disk(self, fault):
+    def _set_disk(self, fault):
         with open(self.run.fault_file, "w", encoding="utf-8") as file:
             file.write(fault)
-        time.sleep(DISK_FAULT_S)
+
+    # Until the run says that it could not save, and why. Ranks may be killed
+    # then: they go on from what was saved before.
+    def _disk_fails(self, fault):
+        told = self.run.not_saved(DISK_ERRORS[fault])
+        self._set_disk(fault)
+        self.run.await_that(
+            lambda: self.run.not_saved(DISK_ERRORS[fault]) > told,
+            f"word of a disk that is {fault}")
+        kills = self.random.random() < 0.5
+        if kills:
+            self.kill_ranks()
         os.remove(self.run.fault_file)
-        return EITHER
+        return START if kills else NONE
 
     def disk_full(self):
-        return self._disk("full")
+        return self._disk_fails("full")
 
     def disk_broken(self):
-        return self._disk("broken")
+        return self._disk_fails("broken")
 
+    def disk_read_only(self):
+        return self._disk_fails("read_only")
+
+    # Steps go on meanwhile, and nobody is taken for lost.
     def disk_slow(self):
-        return self._disk("slow")
+        self._set_disk("slow")
+        time.sleep(SLOW_DISK_S)
+        os.remove(self.run.fault_file)
+        return NONE
 
     def torn_write(self):
-        with open(self.run.fault_file, "w", encoding="utf-8") as file:
-            file.write("torn")
+        self._set_disk("torn")
         self.run.await_that(
             lambda: not os.path.exists(self.run.fault_file) or
             self.run.process.poll() is not None, "a write to be torn")

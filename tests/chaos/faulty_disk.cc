@@ -2,20 +2,24 @@
 // stands before what they write below the folder CHAOS_FOLDER. The file
 // CHAOS_FAULT says what goes wrong; without it nothing does:
 //
-//   full    writes fail, as there is no space
-//   broken  syncs fail, and reads and writes at a place in a file
-//   slow    each sync takes half a second
-//   torn    half of a write reaches the disk, then the process dies; once
-//           (where CHAOS_RANKS is set, of the ranks of a launch alone)
+//   full       writes fail, as there is no space
+//   read_only  writes fail, and making, renaming and removing files
+//   broken     syncs fail, and reads and writes at a place in a file
+//   slow       each sync takes half a second
+//   torn       half of a write reaches the disk, then the process dies; once
+//              (where CHAOS_RANKS is set, of the ranks of a launch alone)
 
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdarg>
+#include <cstdio>
 #include <cstdlib>
 #include <string_view>
 
@@ -39,9 +43,12 @@ bool Tears(std::string_view fault) {
   return may && fault == "torn" && unlink(std::getenv("CHAOS_FAULT")) == 0;
 }
 
-bool IsBelow(int descriptor) {
+bool IsBelow(std::string_view path) {
   const char* const folder = std::getenv("CHAOS_FOLDER");
-  if (folder == nullptr) return false;
+  return folder != nullptr && path.starts_with(folder);
+}
+
+bool IsBelow(int descriptor) {
   std::array<char, 64> link{};
   // snprintf may itself write; "/proc/self/fd/" and digits do not need it.
   constexpr std::string_view kLinks = "/proc/self/fd/";
@@ -54,7 +61,31 @@ bool IsBelow(int descriptor) {
   while (count > 0) *end++ = digits[--count];
   std::array<char, 4096> target{};
   const ssize_t size = readlink(link.data(), target.data(), target.size());
-  return size > 0 && std::string_view(target.data(), size).starts_with(folder);
+  return size > 0 && IsBelow(std::string_view(target.data(), size));
+}
+
+// Of a path as a call takes it, from the folder `from`.
+bool IsBelow(int from, const char* path) {
+  if (path[0] == '/') return IsBelow(std::string_view(path));
+  if (from != AT_FDCWD) return IsBelow(from);
+  std::array<char, 4096> whole{};
+  if (getcwd(whole.data(), whole.size()) == nullptr) return false;
+  const std::string_view here(whole.data());
+  const std::string_view name(path);
+  if (here.size() + 1 + name.size() > whole.size()) return false;
+  char* end = whole.data() + here.size();
+  *end++ = '/';
+  end = std::copy(name.begin(), name.end(), end);
+  return IsBelow(std::string_view(whole.data(), end - whole.data()));
+}
+
+// Whether the disk does not let files there be made, renamed or removed; says
+// so as a system does.
+bool IsReadOnly(int from, const char* path) {
+  std::array<char, 16> text{};
+  if (Fault(text) != "read_only" || !IsBelow(from, path)) return false;
+  errno = EROFS;
+  return true;
 }
 
 template <typename Function>
@@ -71,8 +102,8 @@ extern "C" ssize_t write(int descriptor, const void* bytes, size_t count) {
   if (fault.empty() || !IsBelow(descriptor)) {
     return next(descriptor, bytes, count);
   }
-  if (fault == "full") {
-    errno = ENOSPC;
+  if (fault == "full" || fault == "read_only") {
+    errno = fault == "full" ? ENOSPC : EROFS;
     return -1;
   }
   if (Tears(fault)) {
@@ -90,8 +121,8 @@ extern "C" ssize_t pwrite(int descriptor, const void* bytes, size_t count,
   std::array<char, 16> text{};
   const std::string_view fault = Fault(text);
   if (!fault.empty() && IsBelow(descriptor)) {
-    if (fault == "full" || fault == "broken") {
-      errno = fault == "full" ? ENOSPC : EIO;
+    if (fault == "full" || fault == "read_only" || fault == "broken") {
+      errno = fault == "full" ? ENOSPC : fault == "broken" ? EIO : EROFS;
       return -1;
     }
     if (Tears(fault)) {
@@ -125,4 +156,49 @@ extern "C" int fsync(int descriptor) {
     }
   }
   return next(descriptor);
+}
+
+namespace {
+
+bool Writes(int flags) {
+  return (flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) != 0;
+}
+
+}  // namespace
+
+extern "C" int open(const char* path, int flags, ...) {
+  static auto* const next = Next<int(const char*, int, ...)>("open");
+  va_list list;
+  va_start(list, flags);
+  const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(list, mode_t) : 0;
+  va_end(list);
+  if (Writes(flags) && IsReadOnly(AT_FDCWD, path)) return -1;
+  return next(path, flags, mode);
+}
+
+extern "C" int mkdir(const char* path, mode_t mode) noexcept {
+  static auto* const next = Next<int(const char*, mode_t)>("mkdir");
+  // One that is there is no change.
+  if (access(path, F_OK) != 0 && IsReadOnly(AT_FDCWD, path)) return -1;
+  return next(path, mode);
+}
+
+extern "C" int rename(const char* from, const char* to) noexcept {
+  static auto* const next = Next<int(const char*, const char*)>("rename");
+  return IsReadOnly(AT_FDCWD, to) ? -1 : next(from, to);
+}
+
+extern "C" int remove(const char* path) noexcept {
+  static auto* const next = Next<int(const char*)>("remove");
+  return IsReadOnly(AT_FDCWD, path) ? -1 : next(path);
+}
+
+extern "C" int unlink(const char* path) noexcept {
+  static auto* const next = Next<int(const char*)>("unlink");
+  return IsReadOnly(AT_FDCWD, path) ? -1 : next(path);
+}
+
+extern "C" int unlinkat(int from, const char* path, int flags) noexcept {
+  static auto* const next = Next<int(int, const char*, int)>("unlinkat");
+  return IsReadOnly(from, path) ? -1 : next(from, path, flags);
 }

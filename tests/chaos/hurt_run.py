@@ -36,7 +36,8 @@ class Run:
         self.network = network
         self.fault_file = os.path.join(work, f"{name}.fault")
         self.clock_file = os.path.join(work, f"{name}.clock")
-        self.output = os.path.join(work, f"{name}.txt")
+        # What is told of a disk must not be lost with it.
+        self.output = os.path.join(work, f"told_by_{name}.txt")
         self.job = os.path.join(work, f"{name}.textproto")
         # The disk's faults strike what begins as the run's folder does.
         self.memory = os.path.join(work, f"{name}.memory")
@@ -95,6 +96,12 @@ class Run:
         """The steps after which ranks went on, one a start."""
         return [int(step) for step in
                 re.findall(r"resumed after step (\d+)", self.printed())]
+
+    def not_saved(self, why):
+        """How often it said that a checkpoint, or a copy in memory, was not
+        written for this reason."""
+        return len(re.findall(r"NO (?:CHECKPOINT|COPY) .*" + re.escape(why),
+                              self.printed()))
 
     def losses(self):
         """Of each step that is told whole, in order."""
