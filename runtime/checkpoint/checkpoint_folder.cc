@@ -37,6 +37,8 @@ constexpr char kAside[] = ".aside";
 constexpr int kVersion = 1;
 constexpr int64_t kMaxManifestBytes = 16 << 20;
 constexpr size_t kReadBytes = 1 << 20;
+constexpr char kPieces[] = "pieces_xxh64";
+constexpr int64_t kHashDigits = 16;
 // Of a checkpoint, read at once: one thread alone waits for each piece of a
 // disk, or of a file system over many, that has others ready.
 constexpr size_t kMostReaders = 16;
@@ -68,12 +70,60 @@ absl::StatusOr<CheckpointFile> Examine(const std::string& path, bool sync) {
   return checksum.Result();
 }
 
-absl::Status VerifyChecksum(const std::string& path,
-                            const CheckpointFile& expected) {
-  ASSIGN_OR_RETURN(const CheckpointFile found, Examine(path, /*sync=*/false));
-  if (found.xxh64 == expected.xxh64) return absl::OkStatus();
-  return DataLoss("{}: found checksum {}, expected {}", path, found.xxh64,
-                  expected.xxh64);
+// A run of a file's bytes, as one thread reads it.
+struct HashedRun {
+  std::string path;
+  int64_t from = 0;
+  int64_t bytes = 0;
+  std::string xxh64;
+  bool whole = false;  // all of the file
+};
+
+// By its pieces, where they are known.
+void AddRuns(const std::string& path, const CheckpointFile& file,
+             std::vector<HashedRun>& runs) {
+  if (file.pieces.empty()) {
+    runs.push_back({.path = path,
+                    .bytes = file.bytes,
+                    .xxh64 = file.xxh64,
+                    .whole = true});
+    return;
+  }
+  for (int64_t from = 0; from < file.bytes; from += kChecksumPieceBytes) {
+    const auto digits = kHashDigits * (from / kChecksumPieceBytes);
+    runs.push_back({.path = path,
+                    .from = from,
+                    .bytes = std::min(kChecksumPieceBytes, file.bytes - from),
+                    .xxh64 = file.pieces.substr(digits, kHashDigits)});
+  }
+}
+
+absl::Status Verify(const HashedRun& run) {
+  const auto close_file = [](FILE* file) { fclose(file); };
+  const std::unique_ptr<FILE, decltype(close_file)> file(
+      fopen(run.path.c_str(), "rbe"), close_file);
+  if (file == nullptr) return SystemError("open", run.path, errno);
+  if (fseeko(file.get(), run.from, SEEK_SET) != 0) {
+    return SystemError("read", run.path, errno);
+  }
+  Xxh64 hash;
+  std::vector<char> buffer(kReadBytes);
+  for (int64_t left = run.bytes; left > 0;) {
+    const size_t count = fread(
+        buffer.data(), 1, std::min<int64_t>(left, buffer.size()), file.get());
+    if (count == 0) break;
+    hash.Update({buffer.data(), count});
+    left -= static_cast<int64_t>(count);
+  }
+  if (ferror(file.get()) != 0) return SystemError("read", run.path, errno);
+  const std::string found = hash.Digits();
+  if (found == run.xxh64) return absl::OkStatus();
+  const std::string where =
+      run.whole
+          ? ""
+          : fmt::format("bytes {} to {}: ", run.from, run.from + run.bytes - 1);
+  return DataLoss("{}: {}found checksum {}, expected {}", run.path, where,
+                  found, run.xxh64);
 }
 
 // Those with a manifest.
@@ -169,9 +219,27 @@ absl::StatusOr<Manifest> ParseManifest(const std::string& text) {
     if (name.find('/') != std::string::npos) {
       return DataLoss("files: '{}': expected a name without folder", name);
     }
-    manifest.files[name] = {*bytes, file["xxh64"].get<std::string>()};
+    CheckpointFile& entry = manifest.files[name];
+    entry = {.bytes = *bytes, .xxh64 = file["xxh64"].get<std::string>()};
+    if (!file.contains(kPieces)) continue;
+    const int64_t pieces =
+        *bytes / kChecksumPieceBytes + (*bytes % kChecksumPieceBytes != 0);
+    if (file[kPieces].is_string()) {
+      entry.pieces = file[kPieces].get<std::string>();
+    }
+    if (entry.pieces.empty() ||
+        static_cast<int64_t>(entry.pieces.size()) != kHashDigits * pieces) {
+      return DataLoss("files: '{}': expected {} pieces of {} digits", name,
+                      pieces, kHashDigits);
+    }
   }
   return manifest;
+}
+
+nlohmann::ordered_json EntryOf(const CheckpointFile& file) {
+  nlohmann::ordered_json entry = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
+  if (!file.pieces.empty()) entry[kPieces] = file.pieces;
+  return entry;
 }
 
 }  // namespace
@@ -218,7 +286,7 @@ absl::Status CheckpointWriter::Commit(
     } else {
       ASSIGN_OR_RETURN(file, Examine(PathOf(name), /*sync=*/true));
     }
-    manifest["files"][name] = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
+    manifest["files"][name] = EntryOf(file);
   }
   // A list that a network file system has kept may lack what others wrote.
   for (const auto& [name, file] : known_) {
@@ -230,7 +298,7 @@ absl::Status CheckpointWriter::Commit(
           "{}: found {}, expected the {} bytes that were written", PathOf(name),
           error ? error.message() : fmt::format("{} bytes", bytes), file.bytes);
     }
-    manifest["files"][name] = {{"bytes", file.bytes}, {"xxh64", file.xxh64}};
+    manifest["files"][name] = EntryOf(file);
   }
   std::string text;
   try {
@@ -264,24 +332,25 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint) {
 
 absl::Status VerifyChecksums(const std::string& checkpoint) {
   ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(checkpoint));
-  const std::vector<std::pair<std::string, CheckpointFile>> files(
-      manifest.files.begin(), manifest.files.end());
-  std::vector<absl::Status> verdicts(files.size());
+  std::vector<HashedRun> runs;
+  for (const auto& [name, file] : manifest.files) {
+    AddRuns(checkpoint + "/" + name, file, runs);
+  }
+  std::vector<absl::Status> verdicts(runs.size());
   std::atomic<size_t> next = 0;
   std::atomic<bool> damaged = false;
   const auto read = [&] {
     while (!damaged) {
-      // What is taken is read, and so are all files before a damaged one: which
+      // What is taken is read, and so are all runs before a damaged one: which
       // one is told does not depend on who was faster.
       const size_t i = next++;
-      if (i >= files.size()) return;
-      const auto& [name, file] = files[i];
-      verdicts[i] = VerifyChecksum(checkpoint + "/" + name, file);
+      if (i >= runs.size()) return;
+      verdicts[i] = Verify(runs[i]);
       if (!verdicts[i].ok()) damaged = true;
     }
   };
   std::vector<std::thread> readers;
-  for (size_t i = 1; i < std::min(files.size(), kMostReaders); ++i) {
+  for (size_t i = 1; i < std::min(runs.size(), kMostReaders); ++i) {
     readers.emplace_back(read);
   }
   read();

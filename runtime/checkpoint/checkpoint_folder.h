@@ -4,7 +4,9 @@
 // reads and the next checkpoint removes.
 //
 // manifest.json: {"version": 1, "step", "consumed_samples", "metadata": {..},
-// "files": {name: {"bytes", "xxh64"}}}.
+// "files": {name: {"bytes", "xxh64"}}}; of files of more than 64 MiB also
+// "pieces_xxh64", the checksums of each 64 MiB one after the other, which older
+// checkpoints do not have.
 
 #ifndef TRIREME_RUNTIME_CHECKPOINT_CHECKPOINT_FOLDER_H_
 #define TRIREME_RUNTIME_CHECKPOINT_CHECKPOINT_FOLDER_H_
@@ -67,8 +69,8 @@ struct Manifest {
 // Errors: no or a broken manifest, a file that is missing or has another size.
 absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint);
 
-// Reads every file, several at once, and compares its checksum. The first that
-// differs, by name, is told.
+// Reads every file, several and several pieces of one at once, and compares the
+// checksums. The first that differs, by name and place, is told.
 absl::Status VerifyChecksums(const std::string& checkpoint);
 
 // Of what CheckpointWriters began and crashed over: what is whole but for its

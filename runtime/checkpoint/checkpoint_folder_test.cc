@@ -1,12 +1,15 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "runtime/checkpoint/checksum.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 
@@ -100,6 +103,58 @@ TEST_F(CheckpointFolderTest, OfManyDamagedFilesTheFirstIsTold) {
     EXPECT_THAT(MessageOf(VerifyChecksums(PathOf(7))),
                 HasSubstr(path_of(file) + ": found checksum"));
   }
+}
+
+// One thread alone would read a file of many GB at its own speed.
+TEST_F(CheckpointFolderTest, LongFilesAreComparedByPieces) {
+  constexpr int64_t kBytes = 2 * kChecksumPieceBytes + 3;
+  const std::string content(kBytes, 'a');
+  Checksum checksum;
+  checksum.Update(std::string_view(content).substr(0, 1000));
+  checksum.Update(std::string_view(content).substr(1000));
+  const CheckpointFile known = checksum.Result();
+  EXPECT_EQ(known.pieces.size(), 3 * 16u);
+  EXPECT_EQ(known.pieces.substr(0, 16), known.pieces.substr(16, 16));
+
+  auto writer = CheckpointWriter::Create(folder_, 7).value();
+  ASSERT_TRUE(WriteFileAtomically(writer->PathOf("read"), content).ok());
+  ASSERT_TRUE(WriteFileAtomically(writer->PathOf("known"), content).ok());
+  writer->Add("known", known);
+  ASSERT_TRUE(writer->Commit({}, 56).ok());
+  const Manifest manifest = ReadManifest(PathOf(7)).value();
+  EXPECT_EQ(manifest.files.at("read").pieces, known.pieces);
+  EXPECT_EQ(manifest.files.at("known").pieces, known.pieces);
+  EXPECT_TRUE(VerifyChecksums(PathOf(7)).ok());
+
+  for (const int64_t at : {int64_t{0}, kChecksumPieceBytes, kBytes - 1}) {
+    std::fstream file(PathOf(7) + "/known",
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(at).put('b');
+    file.close();
+    EXPECT_THAT(
+        MessageOf(VerifyChecksums(PathOf(7))),
+        HasSubstr(fmt::format("known: bytes {} to ",
+                              at / kChecksumPieceBytes * kChecksumPieceBytes)));
+    std::fstream(PathOf(7) + "/known",
+                 std::ios::in | std::ios::out | std::ios::binary)
+        .seekp(at)
+        .put('a');
+  }
+  EXPECT_TRUE(VerifyChecksums(PathOf(7)).ok());
+}
+
+// Of a program that did not know of pieces.
+TEST_F(CheckpointFolderTest, LongFilesWithoutPiecesAreComparedWhole) {
+  Save(1, std::string(kChecksumPieceBytes + 1, 'a'));
+  const std::string path = PathOf(1) + "/manifest.json";
+  auto manifest = nlohmann::json::parse(ReadFile(path, 1 << 20).value());
+  ASSERT_EQ(manifest["files"]["weights"].erase("pieces_xxh64"), 1u);
+  ASSERT_TRUE(WriteFileAtomically(path, manifest.dump()).ok());
+  EXPECT_TRUE(VerifyChecksums(PathOf(1)).ok());
+  manifest["files"]["weights"]["xxh64"] = "0123456789abcdef";
+  ASSERT_TRUE(WriteFileAtomically(path, manifest.dump()).ok());
+  EXPECT_THAT(MessageOf(VerifyChecksums(PathOf(1))),
+              HasSubstr("weights: found checksum"));
 }
 
 // Another rank's file would be in no manifest, and nobody would miss it.
@@ -267,6 +322,8 @@ TEST_F(CheckpointFolderTest, RefusesBrokenManifests) {
        {"[]", "null", R"({"weights":3})", R"({"weights":{"bytes":3}})",
         R"({"weights":{"bytes":-3,"xxh64":""}})",
         R"({"weights":{"bytes":3,"xxh64":5}})",
+        R"({"weights":{"bytes":3,"xxh64":"","pieces_xxh64":5}})",
+        R"({"weights":{"bytes":3,"xxh64":"","pieces_xxh64":"0"}})",
         R"({"../step_00000001/weights":{"bytes":3,"xxh64":""}})",
         R"({"..":{"bytes":3,"xxh64":""}})", R"({"":{"bytes":3,"xxh64":""}})",
         R"({"weights":{"bytes":9223372036854775807,"xxh64":""}})"}) {

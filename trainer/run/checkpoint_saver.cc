@@ -29,7 +29,8 @@ constexpr std::string_view kWeightsPrefix = "model";
 std::string FilesText(const std::map<std::string, CheckpointFile>& files) {
   Json list = Json::object();
   for (const auto& [path, file] : files) {
-    list[std::filesystem::path(path).filename()] = {file.bytes, file.xxh64};
+    list[std::filesystem::path(path).filename()] = {file.bytes, file.xxh64,
+                                                    file.pieces};
   }
   return list.dump();
 }
@@ -247,7 +248,8 @@ void CheckpointSaver::GatherFiles(
     CheckpointFiles& files = by_rank_.emplace_back();
     for (const auto& [name, file] : list.items()) {
       files[name] = {.bytes = file[0].get<int64_t>(),
-                     .xxh64 = file[1].get<std::string>()};
+                     .xxh64 = file[1].get<std::string>(),
+                     .pieces = file[2].get<std::string>()};
     }
   }
 }
