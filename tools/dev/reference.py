@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # messages it has.
 PAGES = {
     "job": ("The fields of a job",
-            "What a job file may say ([running.md](../running.md)), beginning "
+            "What a job file may say ([jobs.md](../jobs.md)), beginning "
             "with `Job`.", ["trainer/job.proto", "models/model.proto",
                             "models/*/*.proto"]),
     "plan": ("The fields of a plan",
