@@ -97,6 +97,23 @@ TEST_F(Fp8RunTest, LearnsAsInBf16) {
   EXPECT_THAT(MessageOf(Run("fp8", /*resume=*/true)), HasSubstr("fp8.layers"));
 }
 
+// Samples are drawn without FP8, and so is their memory predicted.
+TEST_F(Fp8RunTest, TheMemoryOfDrawingIsPredicted) {
+  job_.mutable_fp8();
+  job_.set_steps(1);
+  job_.mutable_sample()->set_at_end(true);
+  job_.mutable_sample()->set_steps(1);
+  job_.mutable_sample()->set_per_class(1);
+  testing::internal::CaptureStdout();
+  ASSERT_TRUE(Run("drawn").ok());
+  const std::string text = testing::internal::GetCapturedStdout();
+  const std::vector<std::string> told =
+      absl::StrSplit(text.substr(text.find("; memory ") + 9), ' ');
+  // "2.50 MiB on rank 0, 2.50 MiB predicted"
+  ASSERT_GT(told.size(), 7u) << text;
+  EXPECT_EQ(told[5] + told[6], told[0] + told[1]) << text;
+}
+
 TEST_F(Fp8RunTest, JobsThatCannotBeAreRefused) {
   job_.mutable_fp8()->add_layers("blocks.0.nothing");
   EXPECT_THAT(MessageOf(Run("pattern")),

@@ -262,7 +262,7 @@ absl::StatusOr<MemoryStatistics> PredictMemoryOfDrawing(
   ASSIGN_OR_RETURN(
       MemoryStatistics memory,
       Sampler::PredictMemory(
-          setup, plan, rank, SamplingOf(job.sample(), setup),
+          SetupToDraw(setup), plan, rank, SamplingOf(job.sample(), setup),
           RowsOf(job.sample(), *setup.family) * job.sample().per_class(),
           kind));
   if (rank > 0 || kind != DeviceKind::kCpu) return memory;

@@ -39,6 +39,11 @@ absl::StatusOr<Plan> PlanToDrawUnder(const DrawOptions& options,
 
 }  // namespace
 
+TrainingSetup SetupToDraw(TrainingSetup of_training) {
+  of_training.float8 = {};
+  return of_training;
+}
+
 absl::StatusOr<LoadedRun> LoadRun(const DrawOptions& options) {
   const RunFolder folder(options.run);
   LoadedRun loaded;
@@ -70,8 +75,7 @@ absl::StatusOr<LoadedRun> LoadRun(const DrawOptions& options) {
     RETURN_IF_ERROR(WithContext(sized.status(), "size"));
     loaded.setup = *sized;
   }
-  // It is drawn on any device.
-  loaded.setup.float8 = {};
+  loaded.setup = SetupToDraw(std::move(loaded.setup));
   return loaded;
 }
 

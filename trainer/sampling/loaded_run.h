@@ -36,6 +36,9 @@ struct LoadedRun {
   }
 };
 
+// What draws a run's samples: on any device, hence without products in FP8.
+TrainingSetup SetupToDraw(TrainingSetup of_training);
+
 // options.run, at the size that they ask for.
 absl::StatusOr<LoadedRun> LoadRun(const DrawOptions& options);
 
