@@ -13,6 +13,7 @@ struct MoeConfig {
   enum class Scores { kSoftmax, kSigmoid };
   enum class Choice { kTokens, kExperts };
   enum class Drop { kByOrder, kByScore };
+  enum class BalanceOver { kSample, kBatch };
 
   int64_t experts = 0;
   // Experts of each token.
@@ -27,6 +28,8 @@ struct MoeConfig {
   // Of the load-balancing loss and of the router's z-loss; 0: none.
   double balance_weight = 0;
   double z_weight = 0;
+  // Whose routes the load-balancing loss takes shares of.
+  BalanceOver balance_over = BalanceOver::kSample;
   // Of the load-importance loss; 0: none.
   double importance_weight = 0;
 

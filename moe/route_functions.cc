@@ -168,21 +168,23 @@ Variable CosineLogits(Tape& tape, const Variable& x, Parameter& weight,
       });
 }
 
-Variable CountRoutes(Tape& tape, const Variable& x, Parameter& bias,
-                     const Tensor& routes) {
+Variable CountRoutes(Tape& tape, const Variable& x, Parameter& counted,
+                     const Tensor& routes, double scale) {
   return tape.Record(
-      "count routes", {x}, {&bias}, x.value(), {routes},
-      [&bias](Tape::Gradients& gradients) {
-        gradients.AddWeightGradient(bias, [&bias, routes = gradients.Saved(0)] {
-          const int64_t experts = bias.grad.num_elements();
-          const Tensor counts =
-              CountRoutes(routes, 1, experts, bias.grad.dtype())
-                  .Reshape({experts});
-          const double all = Sum(counts);
-          AddInPlace(counts, bias.grad, static_cast<double>(experts));
-          AddInPlace(Full(counts.device(), {experts}, counts.dtype(), all),
-                     bias.grad, -1);
-        });
+      "count routes", {x}, {&counted}, x.value(), {routes},
+      [&counted, scale](Tape::Gradients& gradients) {
+        gradients.AddWeightGradient(
+            counted, [&counted, scale, routes = gradients.Saved(0)] {
+              const int64_t experts = counted.grad.num_elements();
+              const Tensor counts =
+                  CountRoutes(routes, 1, experts, counted.grad.dtype())
+                      .Reshape({experts});
+              const double all = Sum(counts);
+              AddInPlace(counts, counted.grad,
+                         scale * static_cast<double>(experts));
+              AddInPlace(Full(counts.device(), {experts}, counts.dtype(), all),
+                         counted.grad, -scale);
+            });
         gradients.Accumulate(0, gradients.TakeOutput());
       });
 }

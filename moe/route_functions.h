@@ -29,10 +29,10 @@ Variable LogSigmoid(Tape& tape, const Variable& x);
 Variable CosineLogits(Tape& tape, const Variable& x, Parameter& weight,
                       Parameter& temperature);
 
-// x itself. Backward adds to bias.grad[E], for each expert, E times the routes
-// that it has more than the mean: of int32 routes[t, k], −1 is none.
-Variable CountRoutes(Tape& tape, const Variable& x, Parameter& bias,
-                     const Tensor& routes);
+// x itself. Backward adds to counted.grad[E], for each expert, E·scale times
+// the routes that it has more than the mean: of int32 routes[t, k], −1 is none.
+Variable CountRoutes(Tape& tape, const Variable& x, Parameter& counted,
+                     const Tensor& routes, double scale);
 
 // A scalar of this value and of this gradient with respect to x.
 Variable KnownLoss(Tape& tape, const Variable& x, double value,

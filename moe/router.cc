@@ -59,6 +59,13 @@ Router::Router(ParameterStore& store, const std::string& name, int64_t width,
                           /*decay=*/false);
     bias_->sign_step = config.bias_step;
   }
+  if (config.balance_weight > 0 &&
+      config.balance_over == MoeConfig::BalanceOver::kBatch) {
+    excess_shares_ = &store.CreateUnrounded(
+        name + ".excess_shares", {config.experts}, {},
+        {.kind = Initializer::Kind::kZeros}, /*decay=*/false);
+    excess_shares_->replaced_by_gradient = true;
+  }
 }
 
 Variable Router::Logits(ForwardContext& context,
@@ -117,7 +124,8 @@ bool Router::ChoosesTopLogits() const {
 Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
                         const MoeTokens& tokens) const {
   Tape& tape = context.tape;
-  for (Parameter* parameter : {weight_, vectors_, temperature_, bias_}) {
+  for (Parameter* parameter :
+       {weight_, vectors_, temperature_, bias_, excess_shares_}) {
     if (parameter != nullptr) {
       context.parallel.UseParameter(*parameter, x.states);
     }
@@ -166,7 +174,15 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
   }
   if (bias_ != nullptr && tokens.global_batch > 0) {
     routing.weights =
-        CountRoutes(tape, routing.weights, *bias_, choices.demanded);
+        CountRoutes(tape, routing.weights, *bias_, choices.demanded, 1);
+  }
+  if (excess_shares_ != nullptr && tokens.global_batch > 0) {
+    // Of all samples alike, however many tokens they have.
+    routing.weights =
+        CountRoutes(tape, routing.weights, *excess_shares_, choices.demanded,
+                    1.0 / static_cast<double>(config_.top_k) /
+                        static_cast<double>(tokens.of_sample) /
+                        static_cast<double>(tokens.global_batch));
   }
   routing.experts = choices.routed;
   if (config_.capacity_factor > 0 &&
@@ -179,14 +195,17 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
         samples * std::min(local, ExpertCapacity(config_, tokens.of_sample));
   }
   if (has_losses) {
-    AddRouterLosses(context, config_,
-                    {.logits = logits,
-                     .samples = samples,
-                     .states = x.states,
-                     .noiseless = noiseless,
-                     .log_scores = log_scores,
-                     .demanded = choices.demanded},
-                    tokens);
+    AddRouterLosses(
+        context, config_,
+        {.logits = logits,
+         .samples = samples,
+         .states = x.states,
+         .noiseless = noiseless,
+         .log_scores = log_scores,
+         .demanded = choices.demanded,
+         .excess_shares =
+             excess_shares_ == nullptr ? Tensor() : excess_shares_->value},
+        tokens);
   }
   return routing;
 }

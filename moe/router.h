@@ -16,7 +16,9 @@
 //   balance     E · Σ over experts of f·P for each sample, with f the share of
 //               its routes that ask for an expert and P the mean of p over its
 //               tokens (Fedus et al., "Switch transformers", section 2.2, by
-//               sample): 1 when balanced
+//               sample): 1 when balanced. Over the batch: f is the share of all
+//               routes of the step before (Qiu et al., "Demons in the detail",
+//               ask for the batch's, which no backward but the last can know)
 //   importance  ½ CV² over the experts of each sample's Σ p and, with noise, ½
 //               CV² of the expected number of its tokens that choose an expert
 //               (Shazeer et al., section 4 and appendix A), with CV² the
@@ -27,6 +29,7 @@
 // loss: its gradient is what its expert's routes are above the mean of the
 // whole step's batch, and each step goes against the gradient's sign
 // (Parameter::sign_step). So it is saved, resumed and the same on every grid.
+// So are the shares of the step before (Parameter::replaced_by_gradient).
 
 #ifndef TRIREME_MOE_ROUTER_H_
 #define TRIREME_MOE_ROUTER_H_
@@ -78,6 +81,8 @@ class Router {
   Parameter* vectors_ = nullptr;
   Parameter* temperature_ = nullptr;
   Parameter* bias_ = nullptr;
+  // Of the step before, E times each expert's share of all routes, less 1.
+  Parameter* excess_shares_ = nullptr;
 };
 
 }  // namespace trireme

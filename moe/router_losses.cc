@@ -55,26 +55,41 @@ std::vector<Communicator*> SharersOf(ForwardContext& context,
   return groups;
 }
 
-void AddBalanceLoss(ForwardContext& context, const MoeConfig& config,
-                    const RouterScores& scores, const Variable& probabilities,
-                    const MoeTokens& tokens) {
+// E times the share of each expert in the routes of each sample, or in one row
+// those of the step before.
+Tensor SharesOf(ForwardContext& context, const MoeConfig& config,
+                const RouterScores& scores, const MoeTokens& tokens) {
+  const DType dtype = scores.logits.value().dtype();
+  if (scores.excess_shares.defined()) {
+    const Tensor shares =
+        Full(scores.excess_shares.device(), {1, config.experts}, dtype, 1);
+    AddInPlace(scores.excess_shares.Reshape({1, config.experts}), shares);
+    return shares;
+  }
   const Tensor counts =
-      CountRoutes(scores.demanded, scores.samples, config.experts,
-                  scores.logits.value().dtype());
+      CountRoutes(scores.demanded, scores.samples, config.experts, dtype);
   for (Communicator* group : SharersOf(context, scores.states)) {
     group->AllReduce(counts, ReduceOp::kSum, "routes of samples").Wait();
   }
+  ScaleInPlace(counts, static_cast<double>(config.experts) /
+                           (static_cast<double>(tokens.of_sample) *
+                            static_cast<double>(config.top_k)));
+  return counts;
+}
+
+void AddBalanceLoss(ForwardContext& context, const MoeConfig& config,
+                    const RouterScores& scores, const Variable& probabilities,
+                    const MoeTokens& tokens) {
+  const Tensor shares = SharesOf(context, config, scores, tokens);
   const Shape& shape = scores.logits.value().shape();
-  const Variable shares(WithoutPaddingRows(
-      RepeatOverTokens(counts, shape.dim(0) / scores.samples).Reshape(shape),
+  const Variable of_tokens(WithoutPaddingRows(
+      RepeatOverTokens(shares, shape.dim(0) / shares.dim(0)).Reshape(shape),
       tokens));
-  const auto of_sample = static_cast<double>(tokens.of_sample);
   AddLoss(context,
-          {Sum(context.tape, Multiply(context.tape, probabilities, shares)),
+          {Sum(context.tape, Multiply(context.tape, probabilities, of_tokens)),
            SumStates(scores.states)},
-          config.balance_weight * static_cast<double>(config.experts) *
-              (1.0 / (of_sample * static_cast<double>(tokens.global_batch))) /
-              (of_sample * static_cast<double>(config.top_k)),
+          config.balance_weight / (static_cast<double>(tokens.of_sample) *
+                                   static_cast<double>(tokens.global_batch)),
           "balance_loss");
 }
 

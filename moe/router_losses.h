@@ -25,6 +25,9 @@ struct RouterScores {
   Variable log_scores;
   // Int32 [b·s, k]: what tokens ask for; −1 for padding.
   Tensor demanded;
+  // [experts], of the compute type, where the batch is balanced: of the step
+  // before, E times the share of each, less 1.
+  Tensor excess_shares;
 };
 
 // A collective over the ranks of tp and cp that share samples.

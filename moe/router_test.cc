@@ -45,7 +45,7 @@ class RouterTest : public GradientCheck {
       uint64_t seed = 100;
       for (const auto& parameter : store.parameters()) {
         const Shape& shape = parameter->value.shape();
-        if (parameter->sign_step == 0) {
+        if (parameter->learns_from_losses()) {
           parameter->value.CopyFrom(test.Random(shape, seed));
         }
         ++seed;
@@ -56,23 +56,28 @@ class RouterTest : public GradientCheck {
     std::vector<Parameter*> learning() {
       std::vector<Parameter*> all;
       for (const auto& parameter : store.parameters()) {
-        if (parameter->sign_step == 0) all.push_back(parameter.get());
+        if (parameter->learns_from_losses()) all.push_back(parameter.get());
       }
       return all;
     }
+    Parameter& Named(const std::string& name) {
+      const auto& all = store.parameters();
+      const auto found =
+          std::find_if(all.begin(), all.end(), [&](const auto& parameter) {
+            return parameter->name == "router." + name;
+          });
+      CHECK(found != all.end()) << name;
+      return **found;
+    }
     Matrix Values(const std::string& name) {
-      for (const auto& parameter : store.parameters()) {
-        if (parameter->name != "router." + name) continue;
-        const std::vector<double> all = parameter->value.ToVector<double>();
-        const int64_t columns = parameter->value.dim(-1);
-        Matrix rows;
-        for (size_t i = 0; i < all.size(); i += columns) {
-          rows.emplace_back(all.begin() + i, all.begin() + i + columns);
-        }
-        return rows;
+      const Tensor& value = Named(name).value;
+      const std::vector<double> all = value.ToVector<double>();
+      const int64_t columns = value.dim(-1);
+      Matrix rows;
+      for (size_t i = 0; i < all.size(); i += columns) {
+        rows.emplace_back(all.begin() + i, all.begin() + i + columns);
       }
-      CHECK(false) << name;
-      return {};
+      return rows;
     }
 
     SingleWorld factory;
@@ -355,8 +360,15 @@ TEST_F(RouterTest, LossesMoveTheRouter) {
     config.importance_weight = 0.8;
     config.z_weight = 0.3;
     config.noise = 3;
-    if (cosine) config.router = MoeConfig::RouterKind::kCosine;
+    if (cosine) {
+      config.router = MoeConfig::RouterKind::kCosine;
+      config.balance_weight = 0.7;
+      config.balance_over = MoeConfig::BalanceOver::kBatch;
+    }
     Rank rank(*this, config);
+    if (cosine) {
+      rank.Named("excess_shares").value.CopyFrom(Random({kExperts}, 6));
+    }
     const Tensor input = Input();
     const auto losses = [&](Tape& tape, const Variable& x) {
       const Variable outputs[] = {Forward(rank, tape, x, kSamples).weights};
@@ -392,6 +404,64 @@ TEST_F(RouterTest, LossesMoveTheRouter) {
         EXPECT_NEAR(gradient.data<double>()[i], difference, 1e-7) << i;
       }
     }
+  }
+}
+
+// What a step counts over its whole batch, the next one is balanced by.
+TEST_F(RouterTest, BalanceOverTheBatchIsByTheSharesOfTheStepBefore) {
+  MoeConfig config = Config();
+  config.balance_weight = 0.5;
+  config.balance_over = MoeConfig::BalanceOver::kBatch;
+  Rank rank(*this, config);
+  Parameter& excess = rank.Named("excess_shares");
+  std::vector<OwnedParameter> owned(1);
+  owned[0] = {.parameter = &excess,
+              .range = {0, kExperts},
+              .value = excess.value,
+              .gradient = excess.grad};
+  Optimizer optimizer(rank.parallel, {.weight_decay = 0.5}, 3, {owned});
+  const Matrix matrix = rank.Values("weight");
+  // Before the first step experts count as used alike.
+  std::vector<double> expected(kExperts, 0);
+  for (int64_t step = 1; step <= 3; ++step) {
+    excess.grad.FillZero();
+    EXPECT_EQ(excess.value.ToVector<double>(), expected) << step;
+    std::vector<double> counts(kExperts, 0);
+    double loss = 0;
+    // Two microbatches of as many samples: the batch has 4.
+    for (int microbatch = 0; microbatch < 2; ++microbatch) {
+      Tape tape(device_);
+      const Variable x = tape.Leaf(Input());
+      const Routing routing = Forward(rank, tape, x, 2 * kSamples);
+      for (const int32_t expert : routing.experts.ToVector<int32_t>()) {
+        if (expert >= 0) ++counts[expert];
+      }
+      loss += Losses(tape)[0].second;
+      const Variable outputs[] = {routing.weights};
+      tape.Backward(outputs, {Random(routing.weights.value().shape(), 5)},
+                    Tape::WeightGradients::kImmediate);
+    }
+    double of_scores = 0;
+    for (const Matrix& sample : OfTokens([&](const std::vector<double>& of) {
+           return ScoresOf(config, Times(matrix, of));
+         })) {
+      for (const std::vector<double>& scores : sample) {
+        for (int64_t e = 0; e < kExperts; ++e) {
+          of_scores += scores[e] * (1 + expected[e]) / (kSamples * kValid);
+        }
+      }
+    }
+    EXPECT_NEAR(loss, 0.5 * of_scores, 1e-12) << step;
+    EXPECT_EQ(optimizer.ClipGradients(), 0);
+    optimizer.Update(0, step, /*learning_rate=*/7);
+    double routes = 0;
+    for (const double count : counts) routes += count;
+    EXPECT_EQ(routes, 2 * kSamples * kValid * config.top_k);
+    for (int64_t e = 0; e < kExperts; ++e) {
+      EXPECT_NEAR(excess.value.ToVector<double>()[e],
+                  kExperts * counts[e] / routes - 1, 1e-12);
+    }
+    expected = excess.value.ToVector<double>();
   }
 }
 

@@ -141,7 +141,7 @@ double Optimizer::ClipGradients(double loss_scale) {
   ExactSum sum;
   for (const std::vector<OwnedParameter>& bucket : owned_) {
     for (const OwnedParameter& part : bucket) {
-      if (part.parameter->sign_step == 0 && Counts(part, context_)) {
+      if (part.parameter->learns_from_losses() && Counts(part, context_)) {
         // By blocks that no shard cuts: the norm's bits depend on no layout.
         for (const double squares :
              BlockSumsOfSquares(part.gradient, kShardGranule)) {
@@ -182,7 +182,12 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
                .eps = kSignEps,
                .step = step};
     }
-    AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value);
+    if (part.parameter->replaced_by_gradient) {
+      CastInto(part.gradient, part.master);
+      CastInto(part.gradient, part.value);
+    } else {
+      AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value);
+    }
     if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
     if (&part.value.device() != &context_.device()) {
       home_bytes_ +=

@@ -221,6 +221,7 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   EXPECT_EQ(resolved->moe->top_k, 2);
   EXPECT_EQ(resolved->moe->expert_hidden, resolved->mlp_hidden);
   EXPECT_EQ(resolved->moe->balance_weight, 0.01);
+  EXPECT_EQ(resolved->moe->balance_over, MoeConfig::BalanceOver::kSample);
   MixtureOfExperts& moe = *dit.mutable_moe();
   moe.set_top_k(3);
   moe.set_expert_hidden(20);
@@ -239,27 +240,30 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   moe.set_noise(1);
   moe.set_bias_step(0.001);
   moe.set_importance_loss(0.125);
+  moe.set_balance_over(MixtureOfExperts::BATCH);
   Dit filled;
   FillDit(*ResolveDit(dit, image, 10), filled);
   const auto again = ResolveDit(filled, image, 10);
   CHECK_OK(again.status());
-  EXPECT_EQ(*again->moe, (MoeConfig{.experts = 8,
-                                    .top_k = 3,
-                                    .expert_hidden = 20,
-                                    .kind = MoeConfig::ExpertKind::kGelu,
-                                    .shared_hidden = 16,
-                                    .normalize = true,
-                                    .balance_weight = 0.5,
-                                    .z_weight = 0.25,
-                                    .importance_weight = 0.125,
-                                    .router = MoeConfig::RouterKind::kCosine,
-                                    .scores = MoeConfig::Scores::kSigmoid,
-                                    .groups = 4,
-                                    .top_groups = 3,
-                                    .capacity_factor = 1.25,
-                                    .drop = MoeConfig::Drop::kByScore,
-                                    .noise = 1,
-                                    .bias_step = 0.001}));
+  EXPECT_EQ(*again->moe,
+            (MoeConfig{.experts = 8,
+                       .top_k = 3,
+                       .expert_hidden = 20,
+                       .kind = MoeConfig::ExpertKind::kGelu,
+                       .shared_hidden = 16,
+                       .normalize = true,
+                       .balance_weight = 0.5,
+                       .z_weight = 0.25,
+                       .balance_over = MoeConfig::BalanceOver::kBatch,
+                       .importance_weight = 0.125,
+                       .router = MoeConfig::RouterKind::kCosine,
+                       .scores = MoeConfig::Scores::kSigmoid,
+                       .groups = 4,
+                       .top_groups = 3,
+                       .capacity_factor = 1.25,
+                       .drop = MoeConfig::Drop::kByScore,
+                       .noise = 1,
+                       .bias_step = 0.001}));
   EXPECT_FALSE(again->has_experts(1));
   EXPECT_TRUE(again->has_experts(2));
 }
@@ -299,6 +303,13 @@ TEST(ResolveDitTest, ErrorsNameTheFieldOfExperts) {
   EXPECT_EQ(message(dit),
             "model.dit.moe.drop: found BY_SCORE, expected a capacity_factor "
             "with it");
+  moe.set_drop(MixtureOfExperts::DROP_UNSPECIFIED);
+  moe.set_balance_loss(0);
+  moe.set_balance_over(MixtureOfExperts::BATCH);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.balance_over: found BATCH, expected a balance_loss "
+            "with it");
+  moe.clear_balance_over();
   moe.set_capacity_factor(-1);
   EXPECT_EQ(message(dit),
             "model.dit.moe.capacity_factor: found -1, expected 0 to 4");

@@ -209,6 +209,9 @@ absl::StatusOr<NameTable> HidreamNames(const HidreamConfig& config) {
   if (config.moe.bias_step > 0) {
     return unknown("moe.bias_step", config.moe.bias_step, 0);
   }
+  if (config.moe.balance_over == MoeConfig::BalanceOver::kBatch) {
+    return unknown("moe.balance_over", "BATCH", "SAMPLE");
+  }
   if (config.moe.experts * config.layers() > kMostExperts) {
     return FailedPrecondition(
         "model.hidream.moe.experts: found {} in each of {} blocks, expected at "

@@ -58,6 +58,9 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
     config.capacity_factor = 1;
     if (!moe.has_balance_loss()) config.balance_weight = 0;
   }
+  if (moe.balance_over() == MixtureOfExperts::BATCH) {
+    config.balance_over = MoeConfig::BalanceOver::kBatch;
+  }
   if (moe.drop() == MixtureOfExperts::BY_SCORE) {
     config.drop = MoeConfig::Drop::kByScore;
   }
@@ -75,6 +78,12 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
   RETURN_IF_ERROR(check("bias_step", config.bias_step, 0, 1));
   RETURN_IF_ERROR(
       check("capacity_factor", config.capacity_factor, 0, config.experts));
+  if (moe.balance_over() != MixtureOfExperts::BALANCE_OVER_UNSPECIFIED &&
+      config.balance_weight == 0) {
+    return InvalidArgument(
+        "{}.balance_over: found {}, expected a balance_loss with it", path,
+        MixtureOfExperts::BalanceOver_Name(moe.balance_over()));
+  }
   if (moe.drop() != MixtureOfExperts::DROP_UNSPECIFIED &&
       config.capacity_factor == 0) {
     return InvalidArgument(
@@ -159,6 +168,11 @@ void FillMoe(const BlockExperts& experts, MixtureOfExperts& moe) {
   moe.set_every(experts.every);
   moe.set_normalize(config.normalize);
   moe.set_balance_loss(config.balance_weight);
+  if (config.balance_weight > 0) {
+    moe.set_balance_over(config.balance_over == MoeConfig::BalanceOver::kSample
+                             ? MixtureOfExperts::SAMPLE
+                             : MixtureOfExperts::BATCH);
+  }
   moe.set_z_loss(config.z_weight);
   moe.set_importance_loss(config.importance_weight);
   moe.set_router(config.router == MoeConfig::RouterKind::kLinear

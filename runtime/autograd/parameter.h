@@ -64,12 +64,21 @@ struct Parameter {
   // Of a linear layer's weight: whether the layer multiplies in FP8
   // (float8_product.h). The weight's own gradient is not of rounded operands.
   bool float8_products = false;
+  // Its gradient is of no loss: what a layer counted over the step's whole
+  // batch. A step puts it in the place of the values, for the next one to read,
+  // and neither clipping nor decay knows of it.
+  bool replaced_by_gradient = false;
   // More than 0: its gradient is of no loss. A step moves each element by this
   // against its gradient's sign, and neither clipping nor decay knows of it.
   double sign_step = 0;
   // Local shape, fp32 or fp64. Where gradients are sharded, defined only while
   // a backward adds to it.
   Tensor grad;
+
+  // Whether its gradient is a loss's.
+  bool learns_from_losses() const {
+    return sign_step == 0 && !replaced_by_gradient;
+  }
 
   // Of this rank's part.
   int64_t local_elements() const;

@@ -61,6 +61,13 @@ MoeConfig Noisy() {
   return config;
 }
 
+MoeConfig BalancedOverTheBatch() {
+  MoeConfig config = kExperts;
+  config.balance_weight = 2;
+  config.balance_over = MoeConfig::BalanceOver::kBatch;
+  return config;
+}
+
 class MoeParityTest : public ParityTest {};
 
 TEST_P(MoeParityTest, LossesAndGradientsEqualOneRank) {
@@ -135,6 +142,14 @@ std::vector<GridCase> Grids() {
   add({.dp = 4, .ep = 2, .moe = Biased()}, "microbatches: 2");
   add({.tp = 2, .pp = 2, .dp = 2, .ep = 4, .moe = Biased()},
       "schedule: ZB_H1 recompute: FULL sharding: GRADIENTS");
+  // A loss by what the step before counted.
+  add({.moe = BalancedOverTheBatch()}, "microbatches: 4 recompute: FULL");
+  add({.tp = 2, .cp = 2, .dp = 2, .ep = 4, .moe = BalancedOverTheBatch()},
+      "microbatches: 2 recompute: FULL");
+  add({.pp = 2, .dp = 2, .ep = 2, .moe = BalancedOverTheBatch()},
+      "schedule: ZB_H1 sharding: OPTIMIZER");
+  add({.tp = 2, .dp = 2, .moe = BalancedOverTheBatch()},
+      "sharding: PARAMETERS microbatches: 2");
   add({.tp = 2, .ep = 2, .moe = WithCapacity(MoeConfig::Drop::kByOrder)},
       "sequence_parallel: true");
   // 12 tokens of a sample over 8 ranks.

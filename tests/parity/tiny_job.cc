@@ -183,6 +183,7 @@ std::vector<std::string> GridCase::Features() const {
     add(moe->noise > 0, "noise");
     add(moe->bias_step > 0, "bias");
     add(moe->importance_weight > 0, "importance");
+    add(moe->balance_over == MoeConfig::BalanceOver::kBatch, "overbatch");
   }
   add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
   add(plan.schedule() != Plan::SCHEDULE_UNSPECIFIED,
