@@ -123,18 +123,24 @@ ExpertExchange::Choice ChooseExchange(const ExpertExchange& exchange,
 std::vector<int64_t> ChooseShadowed(const std::vector<int64_t>& table,
                                     int64_t ranks, int64_t most,
                                     const DispatchSizes& sizes) {
-  std::vector<int64_t> chosen;
+  // Experts that several ranks share have no rows of one rank's to count.
+  if (most == 0) return {};
+  std::vector<int64_t> wanted, chosen;
   std::vector<int64_t> moving = table;
-  const auto bytes = [&](const std::vector<int64_t>& rows, size_t shadowed) {
-    return BusiestRows(CountsBetween(ranks, rows)) * sizes.row_bytes +
-           static_cast<int64_t>(shadowed) * sizes.shadowed_bytes;
+  const auto bytes = [&] {
+    return BusiestRows(CountsBetween(ranks, moving)) * sizes.row_bytes +
+           static_cast<int64_t>(wanted.size()) * sizes.shadowed_bytes;
   };
-  while (static_cast<int64_t>(chosen.size()) < most) {
+  int64_t fewest = bytes();
+  while (static_cast<int64_t>(wanted.size()) < most) {
     const int64_t expert = MostWanted(moving, ranks);
-    std::vector<int64_t> fewer = Without({expert}, moving, ranks);
-    if (bytes(fewer, chosen.size() + 1) >= bytes(moving, chosen.size())) break;
-    moving = std::move(fewer);
-    chosen.push_back(expert);
+    moving = Without({expert}, std::move(moving), ranks);
+    wanted.push_back(expert);
+    // One alone helps little where another rank has as much to receive.
+    const int64_t now = bytes();
+    if (now >= fewest) continue;
+    fewest = now;
+    chosen = wanted;
   }
   std::sort(chosen.begin(), chosen.end());
   return chosen;

@@ -35,11 +35,11 @@ ExpertExchange::Choice ChooseExchange(const ExpertExchange& exchange,
                                       int64_t ranks, const DispatchSizes& sizes,
                                       bool dry);
 
-// The experts whose weights go to all ranks, where their rows stay: greedily,
-// those that have most rows from others first, as long as the rank that has
-// most to send or receive then has fewer bytes, and at most `most` (He et al.,
-// "FasterMoE: modeling and optimizing training of large-scale dynamic
-// pre-trained models", section 4.2). Ascending. `table`: [ranks, experts], of
+// The experts whose weights go to all ranks, where their rows stay: those that
+// have most rows from others, as many of them, up to `most`, as leave the rank
+// that has most to send or receive the fewest bytes (He et al., "FasterMoE:
+// modeling and optimizing training of large-scale dynamic pre-trained models",
+// section 4.2). Ascending. `table`: [ranks, experts], of
 // each rank's routes those to each expert.
 std::vector<int64_t> ChooseShadowed(const std::vector<int64_t>& table,
                                     int64_t ranks, int64_t most,

@@ -10,6 +10,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::SizeIs;
 
 constexpr int64_t kRanks = 4;
 
@@ -36,6 +37,22 @@ TEST(ExchangeChoice, AHotExpertIsShadowedWhereItsRowsAreMore) {
               IsEmpty());
 }
 
+// Two ranks wait alike, each for rows of an expert of its own.
+TEST(ExchangeChoice, HotExpertsOfTwoRanksAreShadowedTogether) {
+  std::vector<int64_t> table = WithHot(210);
+  for (int64_t rank = 0; rank < kRanks; ++rank) table[rank * 8] = 210;
+  EXPECT_THAT(ChooseShadowed(table, kRanks, 3, WithShadowOf(250)),
+              ElementsAre(0, 5));
+  EXPECT_THAT(ChooseShadowed(table, kRanks, 1, WithShadowOf(250)), IsEmpty());
+  EXPECT_THAT(ChooseShadowed(table, kRanks, 3, WithShadowOf(350)), IsEmpty());
+}
+
+TEST(ExchangeChoice, ExpertsThatRanksShareAreNotShadowed) {
+  // Two experts.
+  const std::vector<int64_t> table(kRanks * 2, 10);
+  EXPECT_THAT(ChooseShadowed(table, kRanks, 0, WithShadowOf(1)), IsEmpty());
+}
+
 // Four ranks share each of two experts. Rows to r of them and the weights of
 // 4/r - 1 neighbours are fewest bytes at about r = sqrt(bytes of an expert /
 // bytes of one copy of the rows).
@@ -60,9 +77,13 @@ TEST(ExchangeChoice, TheMoreRowsThereAreTheFewerOfAnExpertsRanksGetThem) {
   EXPECT_EQ(choose(40).row_copies, 2);
 }
 
-TEST(ExchangeChoice, EvenRoutingShadowsNone) {
-  EXPECT_THAT(ChooseShadowed(WithHot(10), kRanks, 8, WithShadowOf(1)),
+TEST(ExchangeChoice, EvenRoutingShadowsNoneUnlessAllOfThemAreFewerBytes) {
+  EXPECT_THAT(ChooseShadowed(WithHot(10), kRanks, 8, WithShadowOf(10)),
               IsEmpty());
+  EXPECT_THAT(ChooseShadowed(WithHot(10), kRanks, 6, WithShadowOf(1)),
+              IsEmpty());
+  EXPECT_THAT(ChooseShadowed(WithHot(10), kRanks, 8, WithShadowOf(1)),
+              SizeIs(8));
 }
 
 TEST(ExchangeChoice, WithoutAnExpertNoRowsGoToIt) {
