@@ -240,6 +240,23 @@ class Builder {
     });
   }
 
+  // Another way for each load, and so from layer to layer and step to step.
+  static void AddChoices(uint32_t sharers, Plan::Experts& experts) {
+    experts.set_move(Plan::Experts::ADAPTIVE);
+    const auto add = [&](double max_load, Plan::Experts::Move move) {
+      Plan::Experts::Choice& choice = *experts.add_choices();
+      choice.set_max_load(max_load);
+      choice.set_move(move);
+      return &choice;
+    };
+    add(1.125, Plan::Experts::ROWS)->set_chunks(2);
+    add(1.25, Plan::Experts::WEIGHTS);
+    // Of other sums than rows to all have, where the numbers are not of one
+    // prime.
+    Plan::Experts::Choice* const most = add(2, Plan::Experts::ROWS);
+    if (IsPowerOfPrime(sharers)) most->set_row_copies(1);
+  }
+
   // What moves between rows and experts, and how.
   void AddExperts(const Plan& plan) {
     AddChanged(plan, [](Plan& p) { p.mutable_experts(); });
@@ -251,6 +268,8 @@ class Builder {
     });
     AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_chunks(2); });
     const uint32_t sharers = SharersOf(plan, context_);
+    AddChanged(plan,
+               [&](Plan& p) { AddChoices(sharers, *p.mutable_experts()); });
     if (sharers == 1) {
       AddChanged(plan, [](Plan& p) { p.mutable_experts()->set_shadowed(1); });
     }

@@ -80,6 +80,10 @@ TEST(PlanMatrixTest, MovesRowsAndWeightsWhereExpertsAreDivided) {
       return plan.has_experts() && plan.experts().move() == move;
     })) << Plan::Experts::Move_Name(move);
   }
+  // And changes between them.
+  EXPECT_TRUE(Any(matrix, [](const Plan& plan) {
+    return plan.experts().choices_size() == 3;
+  }));
   EXPECT_TRUE(Any(matrix, [](const Plan& plan) {
     return plan.experts().node_ranks() == 2;
   }));
