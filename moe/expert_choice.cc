@@ -51,12 +51,18 @@ int64_t TokensIn(const MoeConfig& config, std::span<const double> scores) {
 
 }  // namespace
 
+double ExpertShare(const MoeConfig& config, int64_t tokens) {
+  return config.capacity_factor * static_cast<double>(config.top_k * tokens) /
+         static_cast<double>(config.experts);
+}
+
 int64_t ExpertCapacity(const MoeConfig& config, int64_t tokens) {
   CHECK(config.capacity_factor > 0);
-  const double share = static_cast<double>(config.top_k * tokens) /
-                       static_cast<double>(config.experts);
-  return std::min(
-      tokens, static_cast<int64_t>(std::ceil(config.capacity_factor * share)));
+  // A factor like 1.1 is a little more than it says, and may not cost a whole
+  // slot: 10 slots are 11 then.
+  constexpr double kRounding = 1e-12;
+  return std::min(tokens, static_cast<int64_t>(std::ceil(
+                              ExpertShare(config, tokens) * (1 - kRounding))));
 }
 
 std::vector<int32_t> ChooseExperts(const MoeConfig& config,

@@ -17,9 +17,12 @@
 
 namespace trireme {
 
-// Routes of a sample of so many tokens that an expert takes at most:
-// ⌈capacity_factor · top_k · tokens / experts⌉, and at most the tokens. CHECKs
-// that there is a capacity.
+// Of a sample of so many tokens the routes that an expert may take:
+// capacity_factor · top_k · tokens / experts.
+double ExpertShare(const MoeConfig& config, int64_t tokens);
+
+// As many whole ones: rounded up, and at most the tokens. CHECKs that there is
+// a capacity.
 int64_t ExpertCapacity(const MoeConfig& config, int64_t tokens);
 
 // The top_k experts of each token of the largest score + bias, largest first.

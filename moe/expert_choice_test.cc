@@ -58,6 +58,10 @@ TEST(ExpertChoiceTest, CapacityIsAShareOfTheSamplesRoutesRoundedUp) {
   EXPECT_EQ(capacity(1.125, 2), 3);
   EXPECT_EQ(capacity(1.2, 2), 4);
   EXPECT_EQ(capacity(0.01, 1), 1);
+  // 11 of 10, though the product of their doubles is above that.
+  EXPECT_EQ(
+      ExpertCapacity({.experts = 4, .top_k = 1, .capacity_factor = 1.1}, 40),
+      11);
   EXPECT_EQ(capacity(3, 2), 4);  // no token has two routes to one expert
 }
 

@@ -12,6 +12,7 @@
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/philox.h"
+#include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
 #include "runtime/ops/reduction.h"
@@ -129,6 +130,15 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
     if (parameter != nullptr) {
       context.parallel.UseParameter(*parameter, x.states);
     }
+  }
+  if (config_.chooses_by_sample() &&
+      ExpertShare(config_, tokens.of_sample) < 1) {
+    context.parallel.Refuse(InvalidArgument(
+        "'{}' with moe.capacity_factor {}: found {:.2g} tokens for each of {} "
+        "experts, of samples of {} tokens with {} experts each, expected 1 at "
+        "least",
+        name_, config_.capacity_factor, ExpertShare(config_, tokens.of_sample),
+        config_.experts, tokens.of_sample, config_.top_k));
   }
   const int64_t samples = x.value().dim(0);
   const int64_t local = x.value().dim(1);

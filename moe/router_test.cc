@@ -263,6 +263,21 @@ TEST_F(RouterTest, ExpertsOverCapacityDropRoutesAndKeepTheOthersWeights) {
   EXPECT_EQ(dropped.most_of_expert, kSamples);
 }
 
+TEST_F(RouterTest, ACapacityOfLessThanATokenIsRefused) {
+  MoeConfig config = Config();
+  config.capacity_factor = 0.4;  // of the 2 tokens that an even share is
+  Rank rank(*this, config);
+  Tape tape(device_, Tape::Mode::kInference);
+  ForwardContext context{tape, rank.parallel};
+  AxisStates states;
+  states[Axis::kData] = AxisState::Shard(0);
+  rank.router.Forward(context, {Variable(Input()), states}, Tokens(0));
+  EXPECT_EQ(rank.parallel.status().message(),
+            "'router' with moe.capacity_factor 0.4: found 0.8 tokens for each "
+            "of 6 experts, of samples of 6 tokens with 2 experts each, "
+            "expected 1 at least");
+}
+
 TEST_F(RouterTest, ExpertsChooseWithinASample) {
   MoeConfig config = Config();
   config.choice = MoeConfig::Choice::kExperts;
