@@ -33,23 +33,33 @@ void Run(Device& device, std::span<const int64_t> counts,
 }  // namespace
 
 Tensor GroupedMatMul(const Tensor& x, const Tensor& weights,
-                     std::span<const int64_t> counts, bool transpose) {
+                     std::span<const int64_t> counts, bool transpose,
+                     const Tensor* bias) {
   CHECK_EQ(weights.rank(), 3);
   CHECK(x.dtype() == weights.dtype());
   CheckCounts(x, counts, weights.dim(0));
   const int64_t n = weights.dim(transpose ? 1 : 2);
   const int64_t k = weights.dim(transpose ? 2 : 1);
   CHECK_EQ(x.dim(1), k) << x.shape() << " times " << weights.shape();
+  GroupedGemmOperands operands = {.x = x.raw_data(),
+                                  .weights = weights.raw_data()};
+  if (bias != nullptr) {
+    CHECK(bias->dtype() == x.dtype());
+    CHECK_EQ(bias->num_elements(), weights.dim(0) * n);
+    operands.bias = bias->raw_data();
+  }
   const Tensor y =
       Tensor::Empty(x.device(), {x.dim(0), n}, x.dtype(),
                     MemoryCategory::kActivations, "grouped product");
+  operands.out = y.raw_data();
   Run(x.device(), counts,
       {.transpose = transpose,
+       .bias = bias != nullptr,
        .groups = weights.dim(0),
        .n = n,
        .k = k,
        .dtype = x.dtype()},
-      {.x = x.raw_data(), .weights = weights.raw_data(), .out = y.raw_data()});
+      operands);
   return y;
 }
 

@@ -17,11 +17,13 @@
 namespace trireme {
 
 // y[rows, n]: rows of group g, counts[g] of them, are x[rows, k]·weights[g],
-// with weights [groups, k, n] ([groups, n, k] transposed). The counts are all
+// with weights [groups, k, n] ([groups, n, k] transposed), plus the group's n
+// elements of `bias`, of x's dtype, if it is not null. The counts are all
 // rows; of a dry device, which knows only how many there may be, they are those
 // that are computed.
 Tensor GroupedMatMul(const Tensor& x, const Tensor& weights,
-                     std::span<const int64_t> counts, bool transpose);
+                     std::span<const int64_t> counts, bool transpose,
+                     const Tensor* bias = nullptr);
 
 // out[g, n, k] += yᵀ·x over the rows of group g, with y[rows, n] and x[rows,
 // k]: the gradient of transposed weights. out is of the compute type.

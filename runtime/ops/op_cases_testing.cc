@@ -376,7 +376,15 @@ std::vector<OpCase> Routing() {
          const Tensor sums =
              Tensor::Zeros(x.device(), {4, 72, 40}, ComputeDType(x.dtype()));
          GroupedMatMulAccumulate(y, x, counts, sums);
-         return {y, sums};
+         const Tensor bias = operands({4, 72});
+         const Tensor biased =
+             GroupedMatMul(x, operands({4, 72, 40}), counts, true, &bias);
+         // As the gradient of a bias is formed: of rows of one element.
+         const Tensor column = operands({338, 1});
+         const Tensor of_bias =
+             Tensor::Zeros(x.device(), {4, 72, 1}, ComputeDType(x.dtype()));
+         GroupedMatMulAccumulate(biased, column, counts, of_bias);
+         return {y, sums, biased, of_bias};
        }}};
 }
 

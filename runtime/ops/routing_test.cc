@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
@@ -155,6 +156,40 @@ TEST_P(RoutingTest, GroupsAreMultipliedByTheirOwnMatrices) {
     begin = end;
   }
   ExpectWithin(sums, Doubles(expected_sums),
+               GetParam() == DType::kFloat64 ? 1e-12 : 1e-4, "sums over rows");
+}
+
+TEST_P(RoutingTest, GroupsHaveBiasesOfTheirOwn) {
+  const std::vector<int64_t> counts = {300, 0, 1, 37};
+  const int64_t groups = 4, rows = 338, k = 24, n = 300;
+  const Tensor x = operands_({rows, k});
+  const Tensor weights = operands_({groups, n, k});
+  const Tensor biases = operands_({groups, n});
+  const Tensor y =
+      GroupedMatMul(x, weights, counts, /*transpose=*/true, &biases);
+  // Its gradient is that of weights of an input of ones.
+  const Tensor sums = Tensor::Zeros(device_, {groups, n, 1}, compute());
+  GroupedMatMulAccumulate(y, Full(device_, {rows, 1}, GetParam(), 1), counts,
+                          sums);
+  const std::vector<double> slopes = Doubles(y);
+  std::vector<double> expected_sums(groups * n, 0);
+  int64_t begin = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t end = begin + counts[g];
+    if (counts[g] > 0) {
+      const Tensor bias = biases.Slice(g, g + 1).Reshape({n});
+      ExpectNear(y.Slice(begin, end),
+                 Doubles(MatMul(x.Slice(begin, end),
+                                weights.Slice(g, g + 1).Reshape({n, k}), &bias,
+                                {.transpose_b = true})),
+                 "product", 8);
+    }
+    for (int64_t i = begin * n; i < end * n; ++i) {
+      expected_sums[g * n + i % n] += slopes[i];
+    }
+    begin = end;
+  }
+  ExpectWithin(sums, expected_sums,
                GetParam() == DType::kFloat64 ? 1e-12 : 1e-4, "sums over rows");
 }
 

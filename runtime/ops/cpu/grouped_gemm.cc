@@ -69,6 +69,7 @@ CpuGemmSpec BlockSpec(const GroupedGemmSpec& spec, int64_t slab) {
     block.b = spec.transpose ? MatrixStrides{0, 1, spec.k}
                              : MatrixStrides{0, spec.n, 1};
     block.out_dtype = spec.dtype;
+    block.bias = spec.bias;
   }
   block.out = {0, block.n, 1};
   return block;
@@ -155,7 +156,10 @@ void RunProducts(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
         workspace.padding + block.group * padding.bytes();
     std::byte* const out_padded = x_padded + padding.x_bytes;
     if (block.padded()) Pad(block, x_row, o.x, x_padded);
-    products.whole().Run(block.padded() ? x_padded : x, weights, nullptr,
+    const std::byte* const bias =
+        spec.bias ? static_cast<const std::byte*>(o.bias) + block.group * y_row
+                  : nullptr;
+    products.whole().Run(block.padded() ? x_padded : x, weights, bias,
                          block.padded() ? out_padded : out,
                          workspace.OfThread());
     if (block.padded()) std::memcpy(out, out_padded, block.rows * y_row);

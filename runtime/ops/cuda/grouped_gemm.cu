@@ -31,7 +31,7 @@ template <typename T, bool kAlongDepth>
 struct TileOperand {
   const T* first;
   int64_t stride;
-  int64_t count;  // of i
+  int count;  // of i
 
   __device__ ComputeType<T> At(int64_t i, int64_t depth) const {
     return Widen(kAlongDepth ? first[i * stride + depth]
@@ -56,11 +56,12 @@ __device__ void LoadTile(const TileOperand<T, kAlongDepth>& operand,
   }
 }
 
-// out(i, j) = (+=) Σ over the depth of a(i)·b(j).
+// out(i, j) = (+=) Σ over the depth of a(i)·b(j), plus bias[j] unless it is
+// null.
 template <bool kAccumulate, typename T, bool kA, bool kB, typename Out>
 __device__ void MultiplyTile(const TileOperand<T, kA>& a,
                              const TileOperand<T, kB>& b, int64_t depth,
-                             int64_t stride, Out* out) {
+                             int64_t stride, const T* bias, Out* out) {
   using C = ComputeType<T>;
   KERNEL_SHARED(a_tile, StoredTile<C>);
   KERNEL_SHARED(b_tile, StoredTile<C>);
@@ -87,20 +88,23 @@ __device__ void MultiplyTile(const TileOperand<T, kA>& a,
   for (int i = 0; i < kOwn && row + i < a.count; ++i) {
     for (int j = 0; j < kOwn && column + j < b.count; ++j) {
       Out& to = out[(row + i) * stride + column + j];
-      Narrow(kAccumulate ? Widen(to) + sums[i][j] : sums[i][j], to);
+      const C sum =
+          bias == nullptr ? sums[i][j] : sums[i][j] + Widen(bias[column + j]);
+      Narrow(kAccumulate ? Widen(to) + sum : sum, to);
     }
   }
 }
 
-__device__ int64_t AtMostTile(int64_t count) {
-  return count < kTile ? count : kTile;
+__device__ int AtMostTile(int64_t count) {
+  return count < kTile ? static_cast<int>(count) : kTile;
 }
 
-// out[rows, n] of each group = x·W; a block for each tile of the groups' rows.
+// out[rows, n] of each group = x·W (+ bias[groups, n]); a block for each tile
+// of the groups' rows.
 template <typename T, bool kTransposed>
 __global__ void __launch_bounds__(kThreads)
     ProductsKernel(const __grid_constant__ Groups groups, int64_t n, int64_t k,
-                   const T* x, const T* weights, T* out) {
+                   const T* x, const T* weights, const T* bias, T* out) {
   const int tile = static_cast<int>(blockIdx.x);
   int group = 0;
   while (groups.first_tile[group + 1] <= tile) ++group;
@@ -114,7 +118,9 @@ __global__ void __launch_bounds__(kThreads)
   const TileOperand<T, kTransposed> b = {
       weight + (kTransposed ? column * k : column), kTransposed ? k : n,
       AtMostTile(n - column)};
-  MultiplyTile<false>(a, b, k, n, out + first * n + column);
+  MultiplyTile<false>(a, b, k, n,
+                      bias == nullptr ? nullptr : bias + group * n + column,
+                      out + first * n + column);
 }
 
 // out[n, k] of each group += yᵀ·x.
@@ -130,6 +136,7 @@ __global__ void __launch_bounds__(kThreads)
   const TileOperand<T, false> b = {x + first * k + column, k,
                                    AtMostTile(k - column)};
   MultiplyTile<true>(a, b, groups.rows[group], k,
+                     static_cast<const T*>(nullptr),
                      out + (group * n + row) * k + column);
 }
 
@@ -157,13 +164,16 @@ void RunGroups(Stream& stream, const GroupedGemmSpec& spec,
       dim3(static_cast<unsigned>(tiles), Tiles(spec.n)), kThreads, 0,
       Handle(stream)};
   const T* weights = static_cast<const T*>(o.weights) + matrix;
+  const T* const bias =
+      spec.bias ? static_cast<const T*>(o.bias) + first_group * spec.n
+                : nullptr;
   T* const out = static_cast<T*>(o.out);
   if (spec.transpose) {
     Launch(config, ProductsKernel<T, true>, groups, spec.n, spec.k, x, weights,
-           out);
+           bias, out);
   } else {
     Launch(config, ProductsKernel<T, false>, groups, spec.n, spec.k, x, weights,
-           out);
+           bias, out);
   }
 }
 

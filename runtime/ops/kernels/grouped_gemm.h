@@ -13,10 +13,12 @@ namespace trireme {
 
 // Rows of x[rows, k] in groups, one after the other, and a matrix for each.
 struct GroupedGemmSpec {
-  // out[rows, n] of each group g is x·Wg, with Wg [k, n] ([n, k] transposed);
-  // or, accumulating, out[g][n, k] += yᵀ·x, with y[rows, n].
+  // out[rows, n] of each group g is x·Wg, with Wg [k, n] ([n, k] transposed),
+  // plus its row of bias[groups, n] if there is one; or, accumulating,
+  // out[g][n, k] += yᵀ·x, with y[rows, n].
   bool transpose = false;
   bool accumulate = false;
+  bool bias = false;
   int64_t groups = 0;
   int64_t n = 0;
   int64_t k = 0;
@@ -27,6 +29,7 @@ struct GroupedGemmOperands {
   const void* x = nullptr;
   const void* y = nullptr;        // read if accumulating
   const void* weights = nullptr;  // read if not
+  const void* bias = nullptr;     // read if the spec has one
   void* out = nullptr;
   void* workspace = nullptr;
 };
