@@ -218,9 +218,8 @@ class Builder {
     AddChanged(plan, [](Plan& p) { p.set_bf16_gradient_messages(true); });
   }
 
-  // Blocks of models that can have them at home on the host.
+  // Blocks at home on the host.
   void AddOffload(const Plan& plan) {
-    if (context_.experts > 0) return;
     if (plan.grid().dp() > 1) {
       for (const Plan::Sharding sharding : {Plan::OPTIMIZER, Plan::GRADIENTS}) {
         AddChanged(plan, [&](Plan& p) {

@@ -87,6 +87,16 @@ TEST(PlanMatrixTest, MovesRowsAndWeightsWhereExpertsAreDivided) {
   EXPECT_TRUE(Any(matrix, [](const Plan& plan) {
     return plan.experts().node_ranks() == 2;
   }));
+  for (const Plan::Sharding sharding :
+       {Plan::OPTIMIZER, Plan::GRADIENTS, Plan::PARAMETERS}) {
+    EXPECT_TRUE(Any(matrix, [sharding](const Plan& plan) {
+      return plan.grid().ep() > 1 && plan.grid().dp() > 1 &&
+             plan.has_offload() && plan.sharding() == sharding;
+    })) << Plan::Sharding_Name(sharding);
+  }
+  EXPECT_TRUE(Any(matrix, [](const Plan& plan) {
+    return plan.grid().ep() > 1 && plan.grid().cp() > 1 && plan.has_offload();
+  }));
 }
 
 TEST(PlanMatrixTest, RowsGoToAnyNumberOfAnExpertsRanks) {
