@@ -68,8 +68,14 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
           : PlanCoster(shape, cluster, options.plan).ArithmeticOn(node),
       compute);
   if (options.plan.has_offload()) {
+    // What ranks send one another goes over the emulated network.
+    const auto rings = std::make_shared<PlanRings>(
+        *PlanCoster(shape, cluster, options.plan).rings());
+    for (StageRings& of_stage : *rings) {
+      of_stage.reduction = of_stage.shards = StageGroups();
+    }
     const PlanCosts costs =
-        PlanCoster(shape, cluster, options.plan).CostsOf(/*replica=*/0);
+        PlanCoster(shape, cluster, options.plan, rings).CostsOf(/*replica=*/0);
     const std::vector<ChunkCost>& chunks =
         costs.cost.chunks[model->grid().coordinate(Axis::kPipeline)];
     for (size_t chunk = 0; chunk < chunks.size(); ++chunk) {
