@@ -86,7 +86,6 @@ SparseAttentionOperands Operands(const SparseAttentionInputs& inputs,
   operands.compressed_k = Pointer(inputs.compressed_k);
   operands.compressed_v = Pointer(inputs.compressed_v);
   operands.gates = inputs.gates.raw_data();
-  operands.token_counts = Integers(blocks.token_counts);
   operands.small_counts = Integers(blocks.small.counts);
   operands.large_of_small = Integers(blocks.large_of_small);
   operands.large = blocks.large.pointer();

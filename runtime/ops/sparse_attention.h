@@ -30,7 +30,7 @@ struct SparseAttentionOptions {
   int64_t top_k = 8;
   bool shifted = false;  // windows
   // The place of the first query among the tokens: queries may be a part of
-  // them, as a rank's.
+  // them, as a rank's, with its padding behind the others.
   int64_t first_query = 0;
 };
 

@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/attention.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/ops_testing.h"
 
 namespace trireme {
@@ -341,7 +342,12 @@ TEST_F(SparseAttentionTest, WithAllBlocksAndTheirGateAloneItIsDense) {
   PassOnly(kSelectedBranch, tensors[5]);
   const SparseAttentionInputs views = Views(tensors);
   const double scale = 1 / std::sqrt(double{kHeadDim});
-  const AttentionMask mask = {.key_counts = blocks.token_counts};
+  std::vector<int32_t> counts;
+  for (const Voxels& sample : problem.samples) {
+    counts.push_back(static_cast<int32_t>(sample.size()));
+  }
+  const AttentionMask mask = {.key_counts = Tensor::FromValues<int32_t>(
+                                  device_, {problem.batch()}, counts)};
   const AttentionResult dense =
       AttentionForward(views.q, views.k, views.v, scale, mask);
   // Padding attends there.
@@ -572,6 +578,91 @@ TEST_F(SparseAttentionTest, PartsOfTheQueriesAreThoseOfTheWhole) {
   }
   for (const int i : {1, 2, 3, 4}) {
     ExpectNear(gradients[i], sums[i], "gradient " + std::to_string(i));
+  }
+}
+
+// Ranks that hold runs of a sample have padding behind each: tokens attend to
+// the same tokens wherever they lie, and padding to none.
+TEST_F(SparseAttentionTest, EveryRanksPartMayEndInPadding) {
+  const Problem problem = Spheres(/*shifted=*/true);
+  const Tensors tensors = RandomInputs(
+      device_, problem, BlocksOf(device_, problem), DType::kFloat64);
+  const int64_t b = problem.batch();
+  const Tensor weights =
+      RandomTensor(device_, {b, problem.tokens, kWidth}, DType::kFloat64, 9);
+  const Tensor whole = Forward(problem, tensors).out;
+  const Tensors gradients = Gradients(problem, tensors, weights);
+  constexpr int64_t kParts = 3, kSlots = 60, kRows = kParts * kSlots;
+  std::vector<int32_t> voxels(b * kRows * 3, -1), counts(b * kParts, 0);
+  // The slot of each token of all samples.
+  std::vector<std::vector<int64_t>> slots(b);
+  for (int64_t sample = 0; sample < b; ++sample) {
+    const Voxels& tokens = problem.samples[sample];
+    const auto count = static_cast<int64_t>(tokens.size());
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t part = i * kParts / count;
+      const int64_t slot = part * kSlots + counts[sample * kParts + part]++;
+      slots[sample].push_back(slot);
+      std::copy(tokens[i].begin(), tokens[i].end(),
+                voxels.begin() + (sample * kRows + slot) * 3);
+    }
+  }
+  const SpatialBlocks blocks = PartitionTokens(
+      Tensor::FromValues<int32_t>(device_, {b, kRows, 3}, voxels),
+      Tensor::FromValues<int32_t>(device_, {b, kParts}, counts), kResolution);
+  // Rows of tokens in their slots, padding as `padding`; rows of blocks where
+  // they are.
+  const auto spread = [&](const Tensor& x, bool of_tokens, double padding) {
+    const int64_t rows = of_tokens ? kRows : blocks.small.most;
+    const int64_t width = x.dim(2);
+    const Values values = Doubles(x);
+    Values placed(b * rows * width, padding);
+    for (int64_t sample = 0; sample < b; ++sample) {
+      const int64_t given =
+          of_tokens ? static_cast<int64_t>(slots[sample].size()) : x.dim(1);
+      for (int64_t i = 0; i < given; ++i) {
+        const int64_t to = of_tokens ? slots[sample][i] : i;
+        std::copy_n(values.begin() + (sample * x.dim(1) + i) * width, width,
+                    placed.begin() + (sample * rows + to) * width);
+      }
+    }
+    return Tensor::FromValues<double>(device_, {b, rows, width}, placed);
+  };
+  const auto part_of = [&](const Tensor& x, int64_t part) {
+    return CopySlice(x, 1, part * kSlots, (part + 1) * kSlots, "part");
+  };
+  Tensors placed;
+  for (int i = 0; i < 6; ++i) {
+    placed.push_back(spread(tensors[i], i != 3 && i != 4, /*padding=*/2));
+  }
+  std::vector<Values> sums(6);
+  for (int64_t part = 0; part < kParts; ++part) {
+    Tensors local = placed;
+    for (const int i : {0, 5}) local[i] = part_of(placed[i], part);
+    SparseAttentionOptions options = problem.options;
+    options.first_query = part * kSlots;
+    const SparseAttentionResult forward =
+        SparseAttentionForward(Views(local), blocks, options);
+    ExpectNear(forward.out, Doubles(part_of(spread(whole, true, 0), part)),
+               "out");
+    const Tensors of_part = EmptyLike(local);
+    SparseAttentionBackward(Views(local), blocks, options, forward,
+                            part_of(spread(weights, true, 2), part),
+                            Views(of_part));
+    for (const int i : {0, 5}) {
+      ExpectNear(of_part[i],
+                 Doubles(part_of(spread(gradients[i], true, 0), part)),
+                 "gradient " + std::to_string(i));
+    }
+    for (const int i : {1, 2, 3, 4}) {
+      const Values values = Doubles(of_part[i]);
+      sums[i].resize(values.size(), 0.0);
+      for (size_t n = 0; n < values.size(); ++n) sums[i][n] += values[n];
+    }
+  }
+  for (const int i : {1, 2, 3, 4}) {
+    ExpectNear(spread(gradients[i], i < 3, 0), sums[i],
+               "gradient " + std::to_string(i));
   }
 }
 

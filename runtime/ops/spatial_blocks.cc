@@ -58,13 +58,14 @@ SpatialBlocks PartitionTokens(const Tensor& voxels, const Tensor& counts,
   CHECK_EQ(voxels.rank(), 3);
   CHECK_EQ(voxels.dim(2), 3);
   CHECK(voxels.dtype() == DType::kInt32 && counts.dtype() == DType::kInt32);
-  CHECK_EQ(counts.num_elements(), voxels.dim(0));
   CHECK_GT(resolution, 0);
   Device& device = voxels.device();
   const int64_t b = voxels.dim(0), tokens = voxels.dim(1);
+  const int64_t parts = counts.rank() == 2 ? counts.dim(1) : 1;
+  CHECK_EQ(counts.num_elements(), b * parts);
+  CHECK_EQ(tokens % parts, 0);
   const int64_t large = (resolution + kLargeBlock - 1) / kLargeBlock;
   SpatialBlocks blocks;
-  blocks.token_counts = counts;
   blocks.small = EmptyBlocks(device, b, tokens,
                              (resolution + kSmallBlock - 1) / kSmallBlock);
   blocks.large = EmptyBlocks(device, b, tokens, large);
@@ -83,6 +84,7 @@ SpatialBlocks PartitionTokens(const Tensor& voxels, const Tensor& counts,
   const SpatialBlocksArguments arguments = {
       .batch = b,
       .tokens = tokens,
+      .parts = parts,
       .resolution = resolution,
       .voxels = static_cast<const int32_t*>(kernel.Reads(voxels)),
       .counts = static_cast<const int32_t*>(kernel.Reads(counts)),

@@ -25,7 +25,6 @@ struct TokenBlocks {
 };
 
 struct SpatialBlocks {
-  Tensor token_counts;  // int32 [b]
   TokenBlocks small, large, windows;
   // int32 [b, small.most]: the large block around each small one. Those of one
   // large block follow each other.
@@ -40,7 +39,9 @@ struct SpatialBlocks {
 
 // Of voxels int32 [b, tokens, 3] (x, y, z), of which sample i has the first
 // counts[i] (int32 [b]) in any order, all below `resolution` and at places of
-// their own (CHECKed as far as blocks would have more than they have cells).
+// their own (CHECKed as far as blocks would have more than they have cells). Or
+// of `parts` equal parts of the tokens, as ranks have them: counts[i, j] (int32
+// [b, parts]) of part j are no padding, its first.
 SpatialBlocks PartitionTokens(const Tensor& voxels, const Tensor& counts,
                               int64_t resolution);
 

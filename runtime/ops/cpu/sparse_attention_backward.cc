@@ -174,7 +174,7 @@ class Backward {
     }
   }
   void ScaleOutputGradient(SparseBranch branch, int64_t sample) {
-    const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
+    const int64_t real = RealQueries(p_, operands_, sample);
     ParallelRows(p_.queries, width(), [&](int64_t query) {
       const int64_t row = sample * p_.queries + query;
       const T* part = HeadRow<T>(PartOf(p_, operands_, branch), row, 0, 0);
@@ -255,7 +255,7 @@ class Backward {
   // All gradients of a branch that come from a range's queries of a key head.
   void AddGradients(int64_t sample, const BlockLists& lists, int64_t key_head,
                     int64_t range, Buffers& b) const {
-    const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
+    const int64_t real = RealQueries(p_, operands_, sample);
     const int64_t begin = std::min(range * range_, real);
     b.lists.Invert(lists, key_head, begin, std::min(begin + range_, real));
     const int64_t d = p_.head_dim;

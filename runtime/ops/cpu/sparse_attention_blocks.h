@@ -41,9 +41,18 @@ inline int64_t MostBlocks(const SparseAttentionProblem& p) {
   return std::max(p.most_large, p.most_windows);
 }
 
-// The queries of this rank that are no padding, from the first one on.
-inline int64_t RealQueries(const SparseAttentionProblem& p, int64_t tokens) {
-  return std::clamp<int64_t>(tokens - p.first_query, 0, p.queries);
+// The queries of this rank that are no padding, from the first one on: those
+// that lie in a block.
+inline int64_t RealQueries(const SparseAttentionProblem& p,
+                           const SparseAttentionOperands& operands,
+                           int64_t sample) {
+  const int32_t* const blocks =
+      operands.large.of_token + sample * p.block_tokens + p.first_query;
+  const int64_t most =
+      std::clamp<int64_t>(p.block_tokens - p.first_query, 0, p.queries);
+  return std::partition_point(blocks, blocks + most,
+                              [](int32_t block) { return block >= 0; }) -
+         blocks;
 }
 
 template <typename A>

@@ -60,7 +60,7 @@ class Forward {
 
   void Run() {
     for (int64_t sample = 0; sample < p_.batch; ++sample) {
-      const int64_t real = RealQueries(p_, operands_.token_counts[sample]);
+      const int64_t real = RealQueries(p_, operands_, sample);
       ForQueries(kQueries,
                  [&](int64_t head, int64_t begin, int64_t end, Buffers& b) {
                    Compressed(sample, head, begin, end, real, b);

@@ -1,7 +1,7 @@
 #include "runtime/ops/cpu/spatial_blocks_kernels.h"
 
 #include <algorithm>
-#include <numeric>
+#include <span>
 #include <vector>
 
 #include "runtime/core/log.h"
@@ -9,9 +9,6 @@
 
 namespace trireme {
 namespace {
-
-// Sides of large blocks in small ones.
-constexpr int64_t kSmallInLarge = kLargeBlock / kSmallBlock;
 
 // One sample's part of a kind of blocks.
 struct SampleBlocks {
@@ -29,12 +26,15 @@ struct SampleBlocks {
   int32_t* of_token;
 };
 
-// Groups `tokens` tokens, the first keys.size() of which are no padding, by
-// equal keys, in the order of keys; a group has at most `cells`.
-void Group(const std::vector<int64_t>& keys, int64_t tokens, int64_t cells,
-           const SampleBlocks& blocks) {
-  const auto count = static_cast<int64_t>(keys.size());
-  std::iota(blocks.order, blocks.order + tokens, 0);
+// Groups those of keys.size() tokens that are `real`, no padding, by equal
+// keys, in the order of keys; a group has at most `cells`.
+void Group(std::span<const int32_t> real, const std::vector<int64_t>& keys,
+           int64_t cells, const SampleBlocks& blocks) {
+  const auto tokens = static_cast<int64_t>(keys.size());
+  const auto count = static_cast<int64_t>(real.size());
+  std::fill(blocks.of_token, blocks.of_token + tokens, -1);
+  std::copy(real.begin(), real.end(), blocks.order);
+  std::fill(blocks.order + count, blocks.order + tokens, 0);
   std::stable_sort(blocks.order, blocks.order + count,
                    [&](int32_t a, int32_t b) { return keys[a] < keys[b]; });
   int64_t found = 0;
@@ -53,50 +53,52 @@ void Group(const std::vector<int64_t>& keys, int64_t tokens, int64_t cells,
     CHECK_LE(blocks.offsets[i + 1] - blocks.offsets[i], cells)
         << "several tokens at one place";
   }
-  std::fill(blocks.of_token + count, blocks.of_token + tokens, -1);
 }
 
-// The place of a block among those of a grid with `side` of them a side.
-int64_t Place(int64_t x, int64_t y, int64_t z, int64_t side) {
-  return (z * side + y) * side + x;
+// A sample's tokens that are no padding.
+std::vector<int32_t> RealTokens(const SpatialBlocksArguments& a,
+                                int64_t sample) {
+  const int64_t of_part = a.tokens / a.parts;
+  std::vector<int32_t> real;
+  for (int64_t part = 0; part < a.parts; ++part) {
+    const int64_t count = a.counts[sample * a.parts + part];
+    CHECK(count >= 0 && count <= of_part)
+        << "sample " << sample << " has " << count << " of " << of_part
+        << " tokens";
+    for (int64_t i = 0; i < count; ++i) {
+      real.push_back(static_cast<int32_t>(part * of_part + i));
+    }
+  }
+  return real;
 }
 
 void PartitionSample(const SpatialBlocksArguments& a, int64_t sample) {
-  const int64_t count = a.counts[sample];
-  CHECK(count >= 0 && count <= a.tokens)
-      << "sample " << sample << " has " << count << " of " << a.tokens
-      << " tokens";
+  const std::vector<int32_t> real = RealTokens(a, sample);
   const int32_t* voxels = a.voxels + sample * a.tokens * 3;
   int32_t* cells = a.cells + sample * a.tokens;
-  const int64_t large_side = (a.resolution + kLargeBlock - 1) / kLargeBlock;
   const int64_t window_side =
       (a.resolution - 1 + kWindowShift) / kLargeBlock + 1;
-  std::vector<int64_t> small(count), large(count), windows(count);
-  for (int64_t i = 0; i < count; ++i) {
+  std::vector<int64_t> small(a.tokens), large(a.tokens), windows(a.tokens);
+  std::fill(cells, cells + a.tokens, 0);
+  for (const int32_t i : real) {
     const int64_t x = voxels[3 * i], y = voxels[3 * i + 1],
                   z = voxels[3 * i + 2];
     CHECK(std::min({x, y, z}) >= 0 && std::max({x, y, z}) < a.resolution)
         << "voxel " << x << ", " << y << ", " << z << " of sample " << sample
         << " lies beyond a grid of " << a.resolution;
-    large[i] =
-        Place(x / kLargeBlock, y / kLargeBlock, z / kLargeBlock, large_side);
-    // So that those of a large block follow each other.
-    small[i] =
-        large[i] * kSmallInLarge * kSmallInLarge * kSmallInLarge +
-        Place(x % kLargeBlock / kSmallBlock, y % kLargeBlock / kSmallBlock,
-              z % kLargeBlock / kSmallBlock, kSmallInLarge);
-    windows[i] = Place((x + kWindowShift) / kLargeBlock,
-                       (y + kWindowShift) / kLargeBlock,
-                       (z + kWindowShift) / kLargeBlock, window_side);
-    cells[i] = static_cast<int32_t>(
-        Place(x % kSmallBlock, y % kSmallBlock, z % kSmallBlock, kSmallBlock));
+    small[i] = SmallBlockPlace(x, y, z, a.resolution);
+    large[i] = small[i] / kSmallOfLargeBlock;
+    windows[i] = CellPlace((x + kWindowShift) / kLargeBlock,
+                           (y + kWindowShift) / kLargeBlock,
+                           (z + kWindowShift) / kLargeBlock, window_side);
+    cells[i] = static_cast<int32_t>(CellPlace(x % kSmallBlock, y % kSmallBlock,
+                                              z % kSmallBlock, kSmallBlock));
   }
-  std::fill(cells + count, cells + a.tokens, 0);
   const SampleBlocks of_small(a.small, sample, a.tokens);
   const SampleBlocks of_large(a.large, sample, a.tokens);
-  Group(small, a.tokens, kCellsOfSmallBlock, of_small);
-  Group(large, a.tokens, kCellsOfLargeBlock, of_large);
-  Group(windows, a.tokens, kCellsOfLargeBlock,
+  Group(real, small, kCellsOfSmallBlock, of_small);
+  Group(real, large, kCellsOfLargeBlock, of_large);
+  Group(real, windows, kCellsOfLargeBlock,
         SampleBlocks(a.windows, sample, a.tokens));
   int32_t* large_of_small = a.large_of_small + sample * a.small.most;
   std::fill_n(large_of_small, a.small.most, 0);

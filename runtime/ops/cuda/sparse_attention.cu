@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   const C scale = static_cast<C>(a.p.scale);
   RowSoftmax<C, kChannels> softmax;
   C log_sum_exp = static_cast<C>(INFINITY);
-  if (at.token < a.RealQueries(at.sample)) {
+  if (a.IsReal(at.sample, at.token)) {
     const BlockList list = a.ListOf(branch, at.sample, key_head, at.token);
     for (int64_t n = 0; n < list.length && list.blocks[n] >= 0; ++n) {
       const int32_t block = list.blocks[n];
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kRowThreads)
   using C = ComputeType<T>;
   if (GridWarp() >= a.p.batch * a.p.heads * a.p.queries) return;
   const WarpRow at(GridWarp(), a.p.heads, a.p.queries);
-  if (at.token < a.RealQueries(at.sample)) return;
+  if (a.IsReal(at.sample, at.token)) return;
   T* const part = a.PartRow<T>(kCompressedBranch, at.row, at.head);
   for (int64_t c = WarpLane(); c < a.p.head_dim; c += kWarpThreads) {
     Narrow(C(0), part[c]);
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   Choices<C> choices = {a.operands.selected + GridWarp() * a.p.top_k,
                         scores + GridWarp() * a.p.top_k, a.p.top_k};
   int64_t keys = 0;
-  if (at.token < a.RealQueries(at.sample)) {
+  if (a.IsReal(at.sample, at.token)) {
     keys = a.operands.small_counts[at.sample];
   }
   int32_t block = -1;

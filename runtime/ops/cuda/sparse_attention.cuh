@@ -36,10 +36,15 @@ struct SparseArguments {
                   const SparseAttentionOperands& of)
       : p(problem), operands(of), queries_per_key(problem.queries_per_key()) {}
 
-  // The queries of a sample that are no padding, from the first one on.
-  __device__ int64_t RealQueries(int64_t sample) const {
-    const int64_t real = operands.token_counts[sample] - p.first_query;
-    return real < 0 ? 0 : real < p.queries ? real : p.queries;
+  // The large block of a sample's token; −1: padding.
+  __device__ int32_t LargeBlockOf(int64_t sample, int64_t token) const {
+    return token < p.block_tokens
+               ? operands.large.of_token[sample * p.block_tokens + token]
+               : -1;
+  }
+  // Whether a query is no padding.
+  __device__ bool IsReal(int64_t sample, int64_t query) const {
+    return LargeBlockOf(sample, p.first_query + query) >= 0;
   }
   __device__ BlockList ListOf(SparseBranch branch, int64_t sample,
                               int64_t key_head, int64_t query) const {

@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   if (row >= a.p.batch * a.p.queries) return;
   const int64_t sample = Quotient(row, a.p.queries);
   const int64_t query = row - sample * a.p.queries;
-  const bool real = query < a.RealQueries(sample);
+  const bool real = a.IsReal(sample, query);
   const int64_t width = a.p.heads * a.p.head_dim;
   const T* const slope = a.OutGradient<T>(row, 0);
   T* const scaled = static_cast<T*>(a.scaled) + row * width;
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
       C(1),
       static_cast<const C*>(a.query_sums) + (at.row * a.p.heads + at.head) * d,
       d);
-  const bool real = at.token < a.RealQueries(at.sample);
+  const bool real = a.IsReal(at.sample, at.token);
   for (int i = kSelectedBranch; real && i < kSparseBranches; ++i) {
     const auto branch = static_cast<SparseBranch>(i);
     const BlockList list = a.ListOf(branch, at.sample, key_head, at.token);
@@ -224,15 +224,14 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
 }
 
 // Calls visit(query, votes of the lanes whose query has chosen the block), by a
-// warp, for all queries of a head of keys in their order.
+// warp, for all queries of a head of keys in their order. Padding has none.
 template <typename F>
 __device__ void ForChoosers(const BackwardArguments& a, int64_t sample,
                             int64_t key_head, int32_t block, F&& visit) {
-  const int64_t real = a.RealQueries(sample);
-  for (int64_t first = 0; first < real; first += kWarpThreads) {
+  for (int64_t first = 0; first < a.p.queries; first += kWarpThreads) {
     const int64_t query = first + WarpLane();
     bool chosen = false;
-    if (query < real) {
+    if (query < a.p.queries) {
       const BlockList list = a.ListOf(kSelectedBranch, sample, key_head, query);
       for (int64_t n = 0; n < list.length && !chosen; ++n) {
         chosen = list.blocks[n] == block;
@@ -359,9 +358,9 @@ __global__ void __launch_bounds__(kRowThreads, kKeyBlocks)
   KeyGradient<T, kChannels> sums = {
       a, at, HeadRow<T>(a.operands.k, at.row, at.head, d),
       HeadRow<T>(a.operands.v, at.row, at.head, d), gradients[WarpIndex()]};
-  if (at.token < a.operands.token_counts[at.sample]) {
+  const int32_t large = a.LargeBlockOf(at.sample, at.token);
+  if (large >= 0) {
     const int64_t first = at.sample * a.p.block_tokens;
-    const int32_t large = a.operands.large.of_token[first + at.token];
     const int32_t* const begins = a.QueriesBegin(at.sample, at.head) + large;
     const int32_t* const choosers = a.Queries(at.sample, at.head) + begins[0];
     sums.Add(kSelectedBranch, begins[1] - begins[0],
@@ -371,10 +370,9 @@ __global__ void __launch_bounds__(kRowThreads, kKeyBlocks)
                                    at.sample * (windows.most + 1) +
                                    windows.of_token[first + at.token];
     const int32_t* const tokens = windows.order + first + offsets[0];
-    const int64_t real = a.RealQueries(at.sample);
     sums.Add(kWindowBranch, offsets[1] - offsets[0], [&](int64_t i) {
       const int64_t query = tokens[i] - a.p.first_query;
-      return query < real ? query : -1;
+      return query < a.p.queries ? query : -1;
     });
   }
   sums.of_key.Store(HeadRow<T>(a.gradients.k, at.row, at.head, d), d);

@@ -39,7 +39,6 @@ struct SparseAttentionProblem {
 struct SparseAttentionOperands {
   HeadsPointer q, k, v, compressed_k, compressed_v;
   const void* gates = nullptr;  // [batch, queries, branches], before sigmoids
-  const int32_t* token_counts = nullptr;    // [batch]
   const int32_t* small_counts = nullptr;    // [batch]
   const int32_t* large_of_small = nullptr;  // [batch, most_small]
   TokenBlocksPointer large, windows;

@@ -19,6 +19,27 @@ inline constexpr int64_t kCellsOfSmallBlock =
     kSmallBlock * kSmallBlock * kSmallBlock;
 inline constexpr int64_t kCellsOfLargeBlock =
     kLargeBlock * kLargeBlock * kLargeBlock;
+// Sides of large blocks in small ones.
+inline constexpr int64_t kSmallInLarge = kLargeBlock / kSmallBlock;
+inline constexpr int64_t kSmallOfLargeBlock =
+    kSmallInLarge * kSmallInLarge * kSmallInLarge;
+
+// The place of a cell among those of a cube of `side` a side, x fastest.
+inline int64_t CellPlace(int64_t x, int64_t y, int64_t z, int64_t side) {
+  return (z * side + y) * side + x;
+}
+// The place of a cell's small block on a grid of `resolution` a side. Those of
+// a large block follow each other: over kSmallOfLargeBlock it is the large
+// block's place.
+inline int64_t SmallBlockPlace(int64_t x, int64_t y, int64_t z,
+                               int64_t resolution) {
+  const int64_t large_side = (resolution + kLargeBlock - 1) / kLargeBlock;
+  return CellPlace(x / kLargeBlock, y / kLargeBlock, z / kLargeBlock,
+                   large_side) *
+             kSmallOfLargeBlock +
+         CellPlace(x % kLargeBlock / kSmallBlock, y % kLargeBlock / kSmallBlock,
+                   z % kLargeBlock / kSmallBlock, kSmallInLarge);
+}
 
 // See TokenBlocks. Rows of samples follow each other.
 struct TokenBlocksPointer {
@@ -32,9 +53,10 @@ struct TokenBlocksPointer {
 struct SpatialBlocksArguments {
   int64_t batch = 0;
   int64_t tokens = 0;  // of a sample, with padding
+  int64_t parts = 1;   // of a sample's tokens, each with padding behind it
   int64_t resolution = 0;
   const int32_t* voxels = nullptr;  // [batch, tokens, 3]
-  const int32_t* counts = nullptr;  // [batch]
+  const int32_t* counts = nullptr;  // [batch, parts]
   TokenBlocksPointer small, large, windows;
   int32_t* large_of_small = nullptr;  // [batch, small.most]
   int32_t* cells = nullptr;           // [batch, tokens]
