@@ -36,9 +36,10 @@ ShardedVariable BlockMean(ForwardContext& context, const ShardedVariable& x,
                           const SpatialBlocks& blocks, BlockSize size) {
   for (const Axis axis : kAllAxes) {
     if (x.states[axis].kind == Kind::kPartial ||
-        x.states[axis] == AxisState::Shard(kTokensDim)) {
+        (x.states[axis] == AxisState::Shard(kTokensDim) &&
+         x.value().dim(1) != blocks.tokens())) {
       RefuseState(context, "mean of blocks", "tokens", x, axis,
-                  "all of them on each rank");
+                  "all of them, or blocks of each rank's own");
     }
   }
   return {BlockMean(context.tape, x.variable, blocks, size), x.states};

@@ -12,7 +12,9 @@
 
 namespace trireme {
 
-// x[b, s, w], whose tokens no axis may shard.
+// x[b, s, w]. Where an axis shards the tokens, each rank's are whole blocks,
+// which are its `blocks`, of as many tokens (refused where they are of others);
+// so are the means.
 ShardedVariable BlockMean(ForwardContext& context, const ShardedVariable& x,
                           const SpatialBlocks& blocks, BlockSize size);
 

@@ -83,13 +83,20 @@ TEST_F(SparseFunctionalTest, GatesAreOfAllHeads) {
             "Replicate");
 }
 
-TEST_F(SparseFunctionalTest, MeansAreOverAllTokens) {
-  BlockMean(context_,
-            Variable3(kTokens, 4, AxisState::Shard(2), AxisState::Shard(1)),
-            blocks_, BlockSize::kSmall);
-  EXPECT_EQ(Refusal(),
-            "mean of blocks: tokens are Shard(1) over cp, expected all of them "
-            "on each rank");
+// A block of which a rank has but a part would have that part's mean.
+TEST_F(SparseFunctionalTest, MeansAreOverAllTokensOfABlock) {
+  const AxisState heads = AxisState::Shard(2), tokens = AxisState::Shard(1);
+  const ShardedVariable own =
+      BlockMean(context_, Variable3(kTokens, 4, heads, tokens), blocks_,
+                BlockSize::kSmall);
+  EXPECT_EQ(Refusal(), "");
+  EXPECT_EQ(own.states[Axis::kContext], tokens);
+  BlockMean(context_, Variable3(2 * kTokens, 4, heads, tokens), blocks_,
+            BlockSize::kSmall);
+  EXPECT_EQ(
+      Refusal(),
+      "mean of blocks: tokens are Shard(1) over cp, expected all of them, "
+      "or blocks of each rank's own");
 }
 
 }  // namespace

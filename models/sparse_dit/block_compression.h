@@ -30,7 +30,8 @@ class BlockCompression {
                    const std::string& name, const SparseDitConfig& config,
                    bool places);
 
-  // x [b, s, key width], s the blocks' tokens → [b, most small blocks, ..].
+  // x [b, s, key width], s the blocks' tokens → [b, most small blocks, ..]. Of
+  // a rank's tokens, where its blocks are whole: shards of both.
   ShardedVariable Forward(ForwardContext& context, const ShardedVariable& x,
                           const SpatialBlocks& blocks) const;
 

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "models/sparse_dit/block_runs.h"
 #include "models/transformer/embeddings.h"
 #include "models/transformer/modulated_stream.h"
 #include "models/transformer/position_table.h"
 #include "parallel/transitions.h"
+#include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/log.h"
 #include "runtime/device/host.h"
@@ -17,6 +19,20 @@ namespace trireme {
 namespace {
 
 constexpr int64_t kAxes = 3;
+
+int64_t RunsOf(const ProcessGrid& grid) { return grid.size(Axis::kContext); }
+
+// x [b, s, h] with rows [b·s, h] as `rows` says: [b, places, h].
+ShardedVariable Rearranged(ForwardContext& context, const ShardedVariable& x,
+                           const Tensor& rows) {
+  const Shape& shape = x.value().shape();
+  const int64_t b = shape.dim(0), width = shape.dim(2);
+  const Variable moved = GatherRows(
+      context.tape,
+      Reshape(context.tape, x.variable, {b * shape.dim(1), width}), rows);
+  return {Reshape(context.tape, moved, {b, rows.num_elements() / b, width}),
+          x.states};
+}
 
 // Sines and cosines of each coordinate of one axis.
 Tensor AxisTable(Device& device, const SparseDitConfig& config, DType dtype) {
@@ -50,8 +66,11 @@ SparseDitPart::SparseDitPart(ParameterStore& store, const ProcessGrid& grid,
       options_(options),
       device_(store.device()),
       dtype_(store.dtype()),
-      layout_(grid, config.tokens, config.condition.tokens(),
-              options.sequence_parallel, /*text_stream=*/false) {
+      sample_tokens_(LayOutTokens(config.tokens, grid, /*over_context=*/true,
+                                  options.sequence_parallel)),
+      layout_(grid, RunsOf(grid) * MostTokensOfRun(config.tokens, RunsOf(grid)),
+              config.condition.tokens(), options.sequence_parallel,
+              /*text_stream=*/false) {
   const int64_t h = config.hidden;
   if (options.has_embedding()) {
     store.BeginUnit();
@@ -105,13 +124,12 @@ Tensor SparseDitPart::Places(const Tensor& voxels) const {
     std::vector<int32_t> rows(b * local.count, 0);
     for (size_t i = 0; !coordinates.empty() && i < rows.size(); ++i) {
       const auto row = static_cast<int64_t>(i);
-      const int64_t token = local.begin + row % local.count;
-      if (token >= config_.tokens) continue;
+      const int64_t slot = row / local.count * layout_.tokens().padded +
+                           local.begin + row % local.count;
       // Padding, which nobody sees, lies at 0.
-      rows[i] = std::clamp<int32_t>(
-          coordinates[(row / local.count * config_.tokens + token) * kAxes +
-                      axis],
-          0, static_cast<int32_t>(config_.resolution - 1));
+      rows[i] =
+          std::clamp<int32_t>(coordinates[slot * kAxes + axis], 0,
+                              static_cast<int32_t>(config_.resolution - 1));
     }
     const Tensor of_axis = GatherRows(
         embedding_->axis_table,
@@ -126,8 +144,33 @@ Tensor SparseDitPart::Places(const Tensor& voxels) const {
   return places;
 }
 
+ShardedVariable SparseDitPart::InSlots(ForwardContext& context,
+                                       const ShardedVariable& whole,
+                                       const Tensor& token_of_slot) const {
+  const AxisStates states = layout_.TokenStates();
+  ShardedVariable x = Rearranged(context, whole, token_of_slot);
+  for (const Axis axis : {Axis::kContext, Axis::kTensor}) {
+    x = Transition(context, x, axis, states[axis]);
+  }
+  return x;
+}
+
+ShardedVariable SparseDitPart::OutOfSlots(ForwardContext& context,
+                                          const ShardedVariable& y,
+                                          const Tensor& slot_of_token) const {
+  ShardedVariable whole = y;
+  for (const Axis axis : {Axis::kTensor, Axis::kContext}) {
+    whole = Transition(context, whole, axis, AxisState::Invariant());
+  }
+  whole = Rearranged(context, whole, slot_of_token);
+  for (const Axis axis : {Axis::kContext, Axis::kTensor}) {
+    whole = Transition(context, whole, axis, y.states[axis]);
+  }
+  return whole;
+}
+
 Tensor SparseDitPart::Mask(const Tensor& counts) const {
-  const TokenRange& local = layout_.tokens().local;
+  const TokenRange& local = sample_tokens_.local;
   const int64_t b = counts.num_elements();
   const Tensor mask =
       Full(device_, {b, local.count, config_.channels}, dtype_, 1.0);
@@ -150,13 +193,45 @@ SparseDitConstants SparseDitPart::Constants(
   constants.context_parallel = layout_.context_parallel();
   constants.condition_counts = condition_counts;
   const int64_t b = voxels.dim(0), padded = layout_.tokens().padded;
-  Tensor all = voxels;
-  if (padded > config_.tokens) {
-    all = Full(device_, {b, padded, kAxes}, DType::kInt32, -1.0);
-    WriteSlice(voxels, 1, 0, all);
+  const int64_t slots = layout_.tokens().attention.count;
+  const int64_t ranks = padded / slots;
+  const BlockRunSizes sizes = {.batch = b,
+                               .tokens = config_.tokens,
+                               .padded_tokens = sample_tokens_.padded,
+                               .resolution = config_.resolution,
+                               .runs = ranks,
+                               .slots = slots};
+  const BlockRuns runs =
+      CutIntoRuns(Download<int32_t>(voxels), Download<int32_t>(counts), sizes);
+  const auto upload = [&](const Shape& shape,
+                          const std::vector<int32_t>& values) {
+    return Upload<int32_t>(device_, shape, values, MemoryCategory::kActivations,
+                           "runs of blocks");
+  };
+  constants.voxels = upload({b, padded, kAxes}, runs.voxels);
+  const Tensor tokens_of_runs = upload({b, ranks}, runs.counts);
+  constants.blocks =
+      PartitionTokens(constants.voxels, tokens_of_runs, config_.resolution);
+  if (constants.context_parallel) {
+    const int64_t run = layout_.tokens().attention.begin / slots;
+    constants.own_blocks = PartitionTokens(
+        CopySlice(constants.voxels, 1, run * slots, (run + 1) * slots,
+                  "voxels of a run"),
+        CopySlice(tokens_of_runs, 1, run, run + 1, "tokens of a run"),
+        config_.resolution);
+    constants.block_rows =
+        upload({b * constants.blocks.small.most},
+               RowsOfBlocks(runs, sizes, constants.own_blocks.small.most,
+                            constants.blocks.small.most));
   }
-  constants.blocks = PartitionTokens(all, counts, config_.resolution);
-  if (has_head()) constants.mask = Mask(counts);
+  if (has_embedding()) {
+    constants.token_of_slot = upload({b * padded}, runs.token_of_slot);
+  }
+  if (has_head()) {
+    constants.slot_of_token =
+        upload({b * sample_tokens_.padded}, runs.slot_of_token);
+    constants.mask = Mask(counts);
+  }
   return constants;
 }
 
@@ -167,13 +242,13 @@ SparseDitConstants SparseDitPart::ConstantsOf(
                    ConditionCountsOf(config_.condition, microbatch, objective));
 }
 
-SparseDitInputs SparseDitPart::InputsOf(const Batch& microbatch,
-                                        const ModelInputs& prepared,
-                                        const Objective& objective,
-                                        const SparseDitConstants&) const {
+SparseDitInputs SparseDitPart::InputsOf(
+    const Batch& microbatch, const ModelInputs& prepared,
+    const Objective& objective, const SparseDitConstants& constants) const {
   SparseDitInputs inputs;
   inputs.tokens = prepared.x;
-  inputs.voxels = microbatch[kVoxelsField];
+  inputs.voxels = constants.voxels;
+  inputs.token_of_slot = constants.token_of_slot;
   inputs.sigmas = prepared.times;
   inputs.condition = ConditionInputsOf(config_.condition, microbatch, objective,
                                        device_, dtype_);
@@ -183,15 +258,14 @@ SparseDitInputs SparseDitPart::InputsOf(const Batch& microbatch,
 StreamState SparseDitPart::Embed(ForwardContext& context,
                                  const SparseDitInputs& inputs) const {
   CHECK(has_embedding());
-  const AxisStates states = layout_.TokenStates();
   StreamState state;
   state.x = embedding_->tokens.Forward(
-      context,
-      inputs.watch(
-          context, sample_field(),
-          {Variable(LocalTokens(inputs.tokens, layout_.tokens())), states},
-          layout_.tokens().local.begin));
-  state.x = Add(context, state.x, {Variable(Places(inputs.voxels)), states});
+      context, InSlots(context,
+                       inputs.watch(context, sample_field(),
+                                    BatchConstant(inputs.tokens)),
+                       inputs.token_of_slot));
+  state.x = Add(context, state.x,
+                {Variable(Places(inputs.voxels)), layout_.TokenStates()});
   state.silu_c = layout_.Conditioning(
       context, embedding_->time.Forward(
                    context, BatchConstant(Sinusoid(inputs.sigmas, dtype_))));
@@ -212,9 +286,12 @@ ShardedVariable SparseDitPart::Head(ForwardContext& context,
                                     const StreamState& state,
                                     const SparseDitConstants& constants) const {
   CHECK(has_head());
-  const ShardedVariable y = head_->linear.Forward(
-      context, Norm(context, NormKind::kLayer, state.x, head_->norm_weight,
-                    head_->norm_bias, kStreamNormEps));
+  const ShardedVariable y = OutOfSlots(
+      context,
+      head_->linear.Forward(
+          context, Norm(context, NormKind::kLayer, state.x, head_->norm_weight,
+                        head_->norm_bias, kStreamNormEps)),
+      constants.slot_of_token);
   return {Multiply(context.tape, y.variable, Variable(constants.mask)),
           y.states};
 }
@@ -223,7 +300,10 @@ ShardedVariable SparseDitPart::Predict(
     ForwardContext& context, const SparseDitInputs& inputs,
     const SparseDitConstants& constants) const {
   CHECK(has_embedding() && has_head());
-  StreamState state = Embed(context, inputs);
+  SparseDitInputs placed = inputs;
+  placed.voxels = constants.voxels;
+  placed.token_of_slot = constants.token_of_slot;
+  StreamState state = Embed(context, placed);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
   }

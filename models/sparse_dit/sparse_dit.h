@@ -7,7 +7,8 @@
 // Places are sines and cosines of a token's x, y and z, one after the other,
 // n = ⌊width/6⌋ of each (170 of 1024): coordinate·10000^(−k/n), k < n; channels
 // that are left over are 0. A sample has as many tokens as it says, the rest is
-// padding.
+// padding. In blocks its tokens lie in the order of block_runs.h, and the head
+// brings them back to their own.
 
 #ifndef TRIREME_MODELS_SPARSE_DIT_SPARSE_DIT_H_
 #define TRIREME_MODELS_SPARSE_DIT_SPARSE_DIT_H_
@@ -32,7 +33,8 @@ namespace trireme {
 // What the first stage reads of one microbatch; compute dtype unless said.
 struct SparseDitInputs {
   Tensor tokens;  // [b, s, channels]
-  Tensor voxels;  // int32 [b, s, 3]: x, y, z
+  // Of the microbatch's constants.
+  Tensor voxels, token_of_slot;
   Tensor sigmas;  // [b], fp32 (fp64 for fp64)
   CrossConditionInputs condition;
   InputWatch watch;
@@ -62,7 +64,7 @@ class SparseDitPart {
 
   std::string_view sample_field() const { return kTokenSetField; }
   Tensor TokensOf(const Tensor& x) const { return x; }
-  const TokenLayout& sample_tokens() const { return layout_.tokens(); }
+  const TokenLayout& sample_tokens() const { return sample_tokens_; }
   // Of a sample with as many tokens as there may be.
   int64_t sample_elements() const { return config_.tokens * config_.channels; }
 
@@ -95,15 +97,22 @@ class SparseDitPart {
   struct Embedding;
   struct Ending;
 
-  // [b, local tokens, hidden].
+  // [b, local tokens, hidden], of voxels in their slots.
   Tensor Places(const Tensor& voxels) const;
+  // This rank's tokens of all, [b, s, channels], in their slots.
+  ShardedVariable InSlots(ForwardContext& context, const ShardedVariable& whole,
+                          const Tensor& token_of_slot) const;
+  // Back from there: of this rank's slots, its tokens of the sample.
+  ShardedVariable OutOfSlots(ForwardContext& context, const ShardedVariable& y,
+                             const Tensor& slot_of_token) const;
   Tensor Mask(const Tensor& counts) const;
 
   SparseDitConfig config_;
   ChunkRequest options_;
   Device& device_;
   DType dtype_;
-  StreamLayout layout_;
+  TokenLayout sample_tokens_;  // in a sample's own order
+  StreamLayout layout_;        // in slots
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<SparseDitBlock>> blocks_;
   std::shared_ptr<Ending> head_;

@@ -6,6 +6,8 @@
 #include "models/transformer/modulated_stream.h"
 #include "parallel/sparse_functional.h"
 #include "parallel/transitions.h"
+#include "runtime/autograd/functions.h"
+#include "runtime/autograd/tensor_functions.h"
 
 namespace trireme {
 namespace {
@@ -69,29 +71,49 @@ SparseDitBlock::SparseDitBlock(ParameterStore& store, const ProcessGrid& grid,
            RowParallelLinear(store, grid, NameOf(index, "mlp.out"),
                              config.mlp_hidden(), config.hidden)} {}
 
+ShardedVariable SparseDitBlock::Compress(ForwardContext& context,
+                                         const SparseDitConstants& constants,
+                                         const BlockCompression& compression,
+                                         const ShardedVariable& x) const {
+  if (!constants.context_parallel) {
+    return compression.Forward(context, x, constants.blocks);
+  }
+  const ShardedVariable runs =
+      Transition(context, compression.Forward(context, x, constants.own_blocks),
+                 Axis::kContext, AxisState::Replicate());
+  const Shape& shape = runs.value().shape();
+  const int64_t b = shape.dim(0), width = shape.dim(2);
+  const Variable rows = GatherRows(
+      context.tape,
+      Reshape(context.tape, runs.variable, {b * shape.dim(1), width}),
+      constants.block_rows);
+  return {Reshape(context.tape, rows, {b, constants.blocks.small.most, width}),
+          runs.states};
+}
+
 ShardedVariable SparseDitBlock::Attend(ForwardContext& context,
                                        const SparseDitConstants& constants,
                                        const ShardedVariable& n) const {
   // Four layers read it: its gradient is summed over tp once.
   const ShardedVariable whole =
       Transition(context, n, Axis::kTensor, AxisState::Replicate());
-  const auto of_all_tokens = [&](const ColumnParallelLinear& layer) {
-    const ShardedVariable y = layer.Forward(context, whole);
+  const auto of_all_tokens = [&](const ShardedVariable& y) {
     if (!constants.context_parallel) return y;
     return Transition(context, y, Axis::kContext, AxisState::Replicate());
   };
   const ShardedVariable q = attention_.q.Forward(context, whole);
-  const ShardedVariable k = of_all_tokens(attention_.k);
-  const ShardedVariable v = of_all_tokens(attention_.v);
-  const ShardedVariable attended = SparseAttention(
-      context,
-      {q, k, v, attention_.compressed_k.Forward(context, k, constants.blocks),
-       attention_.compressed_v.Forward(context, v, constants.blocks),
-       attention_.gates.Forward(context, whole)},
-      constants.blocks, config_.head_dim(),
-      {.top_k = config_.top_k,
-       .shifted = shifted_,
-       .first_query = constants.tokens.attention.begin});
+  const ShardedVariable k = attention_.k.Forward(context, whole);
+  const ShardedVariable v = attention_.v.Forward(context, whole);
+  const ShardedVariable attended =
+      SparseAttention(context,
+                      {q, of_all_tokens(k), of_all_tokens(v),
+                       Compress(context, constants, attention_.compressed_k, k),
+                       Compress(context, constants, attention_.compressed_v, v),
+                       attention_.gates.Forward(context, whole)},
+                      constants.blocks, config_.head_dim(),
+                      {.top_k = config_.top_k,
+                       .shifted = shifted_,
+                       .first_query = constants.tokens.attention.begin});
   return attention_.out.Forward(context, attended);
 }
 

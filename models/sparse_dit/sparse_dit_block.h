@@ -7,8 +7,11 @@
 // with the six modulations W·silu(c) + b, W and b zero at the start, and a
 // GELU (tanh) MLP. Windows of every other block are shifted.
 //
-// Heads of queries and of keys, and MLP channels, are sharded over tp; over cp
-// keys and values are gathered.
+// Heads of queries and of keys, and MLP channels, are sharded over tp. Ranks of
+// cp hold runs of blocks (block_runs.h): each compresses its own, and what it
+// compressed, keys and values are gathered. A token chooses its blocks on its
+// way, so that what a rank needs of others is known only when it needs it, and
+// thousands of tokens together choose almost all blocks.
 
 #ifndef TRIREME_MODELS_SPARSE_DIT_SPARSE_DIT_BLOCK_H_
 #define TRIREME_MODELS_SPARSE_DIT_SPARSE_DIT_BLOCK_H_
@@ -31,9 +34,19 @@ struct SparseDitConstants {
   SpatialBlocks blocks;  // of all tokens, as many as the layout's padded ones
   TokenLayout tokens;
   bool context_parallel = false;
+  // With it: the blocks of this rank's run, and int32 [b·blocks.small.most], of
+  // each small block its row of those of all ranks,
+  // [b·cp·own_blocks.small.most].
+  SpatialBlocks own_blocks;
+  Tensor block_rows;
   // int32 [b]: the condition's tokens that a sample has. Undefined: all.
   Tensor condition_counts;
-  // [b, local tokens, channels]: ones, and zeros of padding.
+  // Of all slots int32 [b, padded, 3], −1 as padding; the tokens that lie in
+  // them, int32 [b·padded], and the slots of the sample's (padded) tokens.
+  Tensor voxels;
+  Tensor token_of_slot;
+  Tensor slot_of_token;
+  // [b, local tokens of the sample, channels]: ones, and zeros of padding.
   Tensor mask;
 };
 
@@ -65,6 +78,11 @@ class SparseDitBlock {
     RowParallelLinear out;
   };
 
+  // Of this rank's keys or values; of all tokens' blocks.
+  ShardedVariable Compress(ForwardContext& context,
+                           const SparseDitConstants& constants,
+                           const BlockCompression& compression,
+                           const ShardedVariable& x) const;
   ShardedVariable Attend(ForwardContext& context,
                          const SparseDitConstants& constants,
                          const ShardedVariable& n) const;

@@ -120,7 +120,6 @@ void Train(CommunicatorFactory& world, int rank, const Grid& grid,
   const ShardedVariable prediction = part.Predict(
       context,
       {.tokens = Whole(device, "tokens", samples),
-       .voxels = places,
        .sigmas = Tensor::FromValues<double>(device, {kBatch},
                                             std::vector<double>{0.1, 0.5, 0.9}),
        .condition = {.features = Whole(device, "features",

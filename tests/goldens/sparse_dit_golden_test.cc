@@ -46,7 +46,6 @@ class SparseDitGolden : public testing::Test {
     return part_.Predict(
         context,
         {.tokens = x,
-         .voxels = voxels,
          .sigmas = sigmas,
          .condition = {.features = Golden("inputs.features")}},
         part_.Constants(voxels, file_.Integers("inputs.counts"), Tensor()));
