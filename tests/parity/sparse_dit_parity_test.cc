@@ -37,6 +37,9 @@ std::vector<GridCase> Grids() {
       "sequence_parallel: true recompute: SELECTIVE");
   add({.cp = 4, .height = 6, .sparse_dit = kFeatures});
   add({.cp = 3, .sparse_dit = kClass}, "recompute: FULL");
+  // Runs of blocks of unlike numbers of tokens, some of none.
+  add({.cp = 4, .dp = 2, .sparse_dit = kPicture}, "recompute: SELECTIVE");
+  add({.cp = 4, .pp = 2, .sparse_dit = kFeatures}, "schedule: ZB_H1");
   add({.tp = 2, .cp = 2, .pp = 2, .sparse_dit = kFeatures},
       "sequence_parallel: true recompute: FULL stages { blocks: 1 } "
       "stages { blocks: 3 }");
