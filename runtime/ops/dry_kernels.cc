@@ -143,6 +143,14 @@ Float8Kernels DryFloat8() {
             // A code is a byte.
             const int64_t elements = vectors.rows * vectors.columns;
             stream.Count({.bytes = elements * (DTypeSize(vectors.dtype) + 1)});
+          },
+      .quantize_whole =
+          [](Stream& stream, const Float8Vectors& vectors, const void*,
+             const void* scale, void*, void*) {
+            const int64_t elements = vectors.rows * vectors.columns;
+            const int64_t code = scale == nullptr ? 0 : 1;
+            stream.Count(
+                {.bytes = elements * (DTypeSize(vectors.dtype) + code)});
           }};
 }
 

@@ -6,6 +6,8 @@
 // exact in bf16 and fp32, so that every device multiplies the same numbers,
 // with tensor cores for FP8 or without; and the scale of a vector that lies on
 // several ranks is the largest of their parts' scales.
+//
+// Or one scale for all vectors of a matrix, from what earlier ones needed.
 
 #ifndef TRIREME_RUNTIME_OPS_FLOAT8_H_
 #define TRIREME_RUNTIME_OPS_FLOAT8_H_
@@ -30,6 +32,16 @@ void Float8Scales(const Tensor& matrix, Float8Of of, const Tensor& scales);
 // workspace; `scales` is kept, not copied.
 QuantizedTensor ToFloat8(const Tensor& matrix, Float8Of of,
                          const Tensor& scales, std::string_view label);
+
+// The same where all vectors have one scale[1], which was there before: what is
+// beyond its reach becomes the largest number (it saturates), what is not
+// finite NaN. needed[1], fp32, becomes the least power of two, as above, that
+// would have reached all of the matrix and of what it was raised by before.
+QuantizedTensor ToFloat8Whole(const Tensor& matrix, Float8Of of,
+                              const Tensor& scale, const Tensor& needed,
+                              std::string_view label);
+// Raises needed[1] alone.
+void RaiseFloat8Needed(const Tensor& matrix, const Tensor& needed);
 
 }  // namespace trireme
 

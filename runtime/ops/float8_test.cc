@@ -160,6 +160,87 @@ TEST_F(Float8OpTest, WhatIsNotFiniteIsNotHidden) {
   }
 }
 
+// Whatever parts a tensor comes in, and by rows or columns: the next step's
+// scale is the same.
+TEST_F(Float8OpTest, WhatATensorNeedsIsWhatItsPartsNeed) {
+  constexpr int64_t kRows = 70, kColumns = 66;
+  const Tensor matrix = Random({kRows, kColumns}, 9, 1e-3);
+  const std::vector<float> of_rows =
+      Download<float>(ScalesOf(matrix, Float8Of::kRows));
+  const float whole = *std::max_element(of_rows.begin(), of_rows.end());
+  const Tensor parts = Tensor::Zeros(device_, {1}, DType::kFloat32);
+  for (int64_t row = 0; row < kRows; row += 7) {
+    RaiseFloat8Needed(matrix.Slice(row, row + 7), parts);
+  }
+  EXPECT_EQ(Download<float>(parts)[0], whole);
+  for (const Float8Of of : {Float8Of::kRows, Float8Of::kColumns}) {
+    const Tensor needed = Tensor::Zeros(device_, {1}, DType::kFloat32);
+    ToFloat8Whole(matrix, of, parts, needed, "codes");
+    EXPECT_EQ(Download<float>(needed)[0], whole);
+    // It was more already.
+    const std::vector<float> more = {2 * whole};
+    const Tensor raised = Upload<float>(device_, {1}, more);
+    ToFloat8Whole(matrix, of, parts, raised, "codes");
+    EXPECT_EQ(Download<float>(raised)[0], 2 * whole);
+  }
+}
+
+// A gradient that grows from one step to the next does not become infinite, and
+// one that is infinite is not made finite.
+TEST_F(Float8OpTest, WhatAnEarlierScaleDoesNotReachSaturates) {
+  const std::vector<float> rows = {1000,  -1e30f, 447,        33,
+                                   0.01f, 0,      -kInfinity, 1e-9f};
+  const Tensor matrix = Upload<float>(device_, {2, 4}, rows);
+  const std::vector<float> half = {0.5f};
+  const Tensor scale = Upload<float>(device_, {1}, half);
+  for (const Float8Of of : {Float8Of::kRows, Float8Of::kColumns}) {
+    const Tensor needed = Tensor::Zeros(device_, {1}, DType::kFloat32);
+    const QuantizedTensor codes =
+        ToFloat8Whole(matrix, of, scale, needed, "codes");
+    EXPECT_EQ(Download<float>(needed)[0], kInfinity);
+    const std::vector<float> values = Download<float>(
+        Dequantize({.layout = Float8Codes(2, 4, /*one_scale=*/true),
+                    .codes = codes.codes,
+                    .scales = scale},
+                   DType::kFloat32, ""));
+    for (int i = 0; i < 8; ++i) {
+      const float value = values[of == Float8Of::kRows ? i : i % 4 * 2 + i / 4];
+      if (i == 6) {
+        EXPECT_TRUE(std::isnan(value));
+      } else {
+        const double reached = std::clamp(rows[i] / 0.5, -448.0, 448.0);
+        EXPECT_EQ(value, 0.5 * NearestFloat8(reached)) << rows[i];
+      }
+    }
+  }
+}
+
+TEST_F(Float8OpTest, WeightGradientsAddUpProductsOfCodes) {
+  constexpr int64_t kTokens = 37, kOut = 18, kIn = 21;
+  const Tensor dy = Random({kTokens, kOut}, 10), x = Random({kTokens, kIn}, 11);
+  const std::vector<float> least = {0x1p-7f, 0x1p-8f};
+  const Tensor scales = Upload<float>(device_, {2}, least);
+  const Tensor needed = Tensor::Zeros(device_, {1}, DType::kFloat32);
+  const Tensor gradient = Random({kOut, kIn}, 12);
+  const std::vector<float> before = Download<float>(gradient);
+  MatMulFloat8Accumulate(
+      ToFloat8Whole(dy, Float8Of::kColumns, scales.Slice(0, 1), needed, "dy"),
+      ToFloat8Whole(x, Float8Of::kColumns, scales.Slice(1, 2), needed, "x"),
+      DType::kFloat32, gradient, "gradient");
+  const std::vector<float> sums = Download<float>(gradient);
+  const std::vector<float> dys = Download<float>(dy), xs = Download<float>(x);
+  for (int64_t i = 0; i < kOut; ++i) {
+    for (int64_t j = 0; j < kIn; ++j) {
+      double sum = before[i * kIn + j];
+      for (int64_t t = 0; t < kTokens; ++t) {
+        sum += least[0] * NearestFloat8(dys[t * kOut + i] / least[0]) *
+               least[1] * NearestFloat8(xs[t * kIn + j] / least[1]);
+      }
+      EXPECT_NEAR(sums[i * kIn + j], sum, 1e-4) << i << " " << j;
+    }
+  }
+}
+
 TEST_F(Float8OpTest, ProductsAreThoseOfWhatCodesStandFor) {
   constexpr int64_t kM = 33, kN = 48, kK = 80;
   const Tensor a = Random({kM, kK}, 6), b = Random({kN, kK}, 7);

@@ -48,6 +48,34 @@ void CheckBias(const Tensor* bias, const GemmSpec& spec) {
   CHECK_EQ(bias->num_elements(), spec.n);
 }
 
+// Of a·bᵀ, but for what it gives.
+GemmSpec SpecOfCodes(const QuantizedTensor& a, const QuantizedTensor& b,
+                     DType dtype, std::string_view label) {
+  CHECK(a.layout.format == WeightFormat::kFloat8 &&
+        b.layout.format == WeightFormat::kFloat8)
+      << label;
+  CHECK_EQ(a.layout.columns, b.layout.columns) << label;
+  GemmSpec spec;
+  spec.m = a.layout.rows;
+  spec.n = b.layout.rows;
+  spec.k = a.layout.columns;
+  spec.a = Strides(spec.k, false);
+  spec.b = Strides(spec.k, true);
+  spec.out = Strides(spec.n, false);
+  spec.dtype = dtype;
+  spec.float8 = true;
+  spec.one_scale = a.scales.num_elements() == 1 && b.scales.num_elements() == 1;
+  return spec;
+}
+
+GemmOperands OperandsOfCodes(const QuantizedTensor& a,
+                             const QuantizedTensor& b) {
+  return {.a = a.codes.raw_data(),
+          .b = b.codes.raw_data(),
+          .a_scales = a.scales.raw_data(),
+          .b_scales = b.scales.raw_data()};
+}
+
 }  // namespace
 
 Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
@@ -125,32 +153,30 @@ void MatMulAccumulate(const Tensor& a, const Tensor& b,
 
 Tensor MatMulFloat8(const QuantizedTensor& a, const QuantizedTensor& b,
                     const Tensor* bias, DType dtype, std::string_view label) {
-  CHECK(a.layout.format == WeightFormat::kFloat8 &&
-        b.layout.format == WeightFormat::kFloat8)
-      << label;
-  CHECK_EQ(a.layout.columns, b.layout.columns) << label;
-  GemmSpec spec;
-  spec.m = a.layout.rows;
-  spec.n = b.layout.rows;
-  spec.k = a.layout.columns;
-  spec.a = Strides(spec.k, false);
-  spec.b = Strides(spec.k, true);
-  spec.out = Strides(spec.n, false);
-  spec.dtype = spec.out_dtype = dtype;
+  GemmSpec spec = SpecOfCodes(a, b, dtype, label);
+  spec.out_dtype = dtype;
   spec.bias = bias != nullptr;
-  spec.float8 = true;
   CheckBias(bias, spec);
-  Device& device = a.codes.device();
-  Tensor out = Tensor::Empty(device, {spec.m, spec.n}, dtype,
+  Tensor out = Tensor::Empty(a.codes.device(), {spec.m, spec.n}, dtype,
                              MemoryCategory::kActivations, label);
   if (out.num_elements() == 0) return out;
-  RunGemm(spec,
-          {.a = a.codes.raw_data(),
-           .b = b.codes.raw_data(),
-           .a_scales = a.scales.raw_data(),
-           .b_scales = b.scales.raw_data()},
-          bias, out, label);
+  RunGemm(spec, OperandsOfCodes(a, b), bias, out, label);
   return out;
+}
+
+void MatMulFloat8Accumulate(const QuantizedTensor& a, const QuantizedTensor& b,
+                            DType dtype, const Tensor& out,
+                            std::string_view label) {
+  GemmSpec spec = SpecOfCodes(a, b, dtype, label);
+  CHECK(spec.one_scale) << label;
+  CHECK(out.shape() == (Shape{spec.m, spec.n})) << label << " " << out.shape();
+  CHECK(out.dtype() ==
+        (dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32))
+      << out.dtype();
+  spec.out_dtype = out.dtype();
+  spec.accumulate = true;
+  if (out.num_elements() == 0 || spec.k == 0) return;
+  RunGemm(spec, OperandsOfCodes(a, b), nullptr, out, label);
 }
 
 void AccumulateColumnSums(const Tensor& x, const Tensor& out) {

@@ -45,9 +45,16 @@ void MatMulAccumulate(const Tensor& a, const Tensor& b,
 
 // out[m, n] = a·bᵀ + bias[n] of the dtype, for a [m, k] and b [n, k] in FP8
 // (runtime/ops/float8.h). Where a device has no product of codes, of what they
-// stand for, in the dtype: the same numbers. `bias` may be null.
+// stand for, in the dtype: the same numbers. `bias` may be null. Scales are of
+// rows, or both one of the whole matrix (ToFloat8Whole).
 Tensor MatMulFloat8(const QuantizedTensor& a, const QuantizedTensor& b,
                     const Tensor* bias, DType dtype, std::string_view label);
+
+// out[m, n] += a·bᵀ of codes with one scale each; out as MatMulAccumulate has
+// it for operands of the dtype.
+void MatMulFloat8Accumulate(const QuantizedTensor& a, const QuantizedTensor& b,
+                            DType dtype, const Tensor& out,
+                            std::string_view label);
 
 // out[n] += Σ over rows of x[.., n]; out fp32 (fp64 for fp64 x).
 void AccumulateColumnSums(const Tensor& x, const Tensor& out);

@@ -271,8 +271,43 @@ std::vector<OpCase> Float8() {
     }
     return results;
   };
+  // The three products of a layer by one scale an operand, within whose reach
+  // not all elements are; tokens and channels suit tensor cores, or do not.
+  const auto whole = [](Operands& in, int64_t m, int64_t n,
+                        int64_t k) -> std::vector<Tensor> {
+    const Tensor x = in({m, k}), weight = in({n, k}), dy = in({m, n});
+    const Tensor bias = in({n});
+    Device& device = x.device();
+    const std::vector<float> least = {0x1p-8f, 0x1p-7f, 0x1p-9f};
+    const Tensor scales = Tensor::FromValues<float>(device, {3}, least);
+    const Tensor needed = Tensor::Zeros(device, {3}, DType::kFloat32);
+    const auto codes = [&](const Tensor& matrix, Float8Of of, int64_t i) {
+      return ToFloat8Whole(matrix, of, scales.Slice(i, i + 1),
+                           needed.Slice(i, i + 1), "codes");
+    };
+    const Tensor gradient =
+        Tensor::Zeros(device, {n, k}, ComputeDType(x.dtype()));
+    MatMulFloat8Accumulate(codes(dy, Float8Of::kColumns, 2),
+                           codes(x, Float8Of::kColumns, 0), x.dtype(), gradient,
+                           "weight gradient");
+    const Tensor raised = Tensor::Zeros(device, {1}, DType::kFloat32);
+    RaiseFloat8Needed(dy, raised);
+    return {MatMulFloat8(codes(x, Float8Of::kRows, 0),
+                         codes(weight, Float8Of::kRows, 1), &bias, x.dtype(),
+                         "product"),
+            MatMulFloat8(codes(dy, Float8Of::kRows, 2),
+                         codes(weight, Float8Of::kColumns, 1), nullptr,
+                         x.dtype(), "input gradient"),
+            gradient, needed, raised};
+  };
   // Channels of the first suit tensor cores, those of the second do not.
   return {
+      {"Float8 one scale",
+       [=](Operands& in) { return whole(in, 208, 144, 96); }, 4,
+       /*same_on_any_threads=*/false},
+      {"Float8 one scale odd",
+       [=](Operands& in) { return whole(in, 201, 71, 131); }, 4,
+       /*same_on_any_threads=*/false},
       {"Float8 whole", [=](Operands& in) { return run(in, 201, 144, 208); }, 4,
        /*same_on_any_threads=*/false},
       {"Float8 odd", [=](Operands& in) { return run(in, 201, 71, 131); }, 4,

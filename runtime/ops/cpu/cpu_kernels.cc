@@ -83,9 +83,9 @@ void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
     const ProductOfValues of_values(spec);
     auto* const workspace = static_cast<std::byte*>(operands.workspace);
     std::byte* const b = workspace + of_values.b_at;
-    DequantizeKernel(Float8Matrix(spec.m, spec.k), operands.a,
+    DequantizeKernel(Float8Codes(spec.m, spec.k, spec.one_scale), operands.a,
                      operands.a_scales, spec.dtype, workspace);
-    DequantizeKernel(Float8Matrix(spec.n, spec.k), operands.b,
+    DequantizeKernel(Float8Codes(spec.n, spec.k, spec.one_scale), operands.b,
                      operands.b_scales, spec.dtype, b);
     RunGemm(of_values.product,
             {.a = workspace,
@@ -182,7 +182,8 @@ const Kernels& CpuKernels() {
                     .patchify = OnHost<&PatchifyKernel>::Run,
                     .unpatchify = OnHost<&UnpatchifyKernel>::Run},
       .float8 = {.scales = OnHost<&Float8ScalesKernel>::Run,
-                 .quantize = OnHost<&QuantizeFloat8Kernel>::Run},
+                 .quantize = OnHost<&QuantizeFloat8Kernel>::Run,
+                 .quantize_whole = OnHost<&QuantizeFloat8WholeKernel>::Run},
       .gemm = {.workspace_bytes = GemmWorkspace, .run = OnHost<&RunGemm>::Run},
       .group_norm = {.forward = OnHost<&GroupNormKernel>::Run},
       .grouped_gemm = {.workspace_bytes = GroupedGemmWorkspace,

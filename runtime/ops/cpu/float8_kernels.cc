@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "runtime/ops/cpu/float8_codes.h"
 #include "runtime/ops/cpu/parallel_rows.h"
@@ -94,6 +95,48 @@ void CodesOf(const Float8Vectors& vectors, const T* matrix, const float* scales,
   });
 }
 
+// Codes of part of a matrix by one scale, if they are asked for; returns the
+// largest magnitude of the part.
+template <typename T>
+float CodesOfPart(const Float8Vectors& vectors, const T* matrix, int64_t row,
+                  int64_t begin, int64_t end, const float* scale,
+                  uint8_t* codes) {
+  float largest = 0;
+  for (int64_t column = begin; column < end; ++column) {
+    const auto x = static_cast<float>(matrix[row * vectors.columns + column]);
+    const float magnitude = Magnitude(x);
+    largest = std::max(largest, magnitude);
+    if (codes == nullptr) continue;
+    codes[vectors.of_columns ? column * vectors.rows + row
+                             : row * vectors.columns + column] =
+        magnitude == kInfinity ? kFloat8Nan : CodeOf(x, *scale);
+  }
+  return largest;
+}
+
+template <typename T>
+void CodesOfWhole(const Float8Vectors& vectors, const T* matrix,
+                  const float* scale, float* needed, uint8_t* codes) {
+  const int64_t blocks =
+      (vectors.columns + kColumnsTogether - 1) / kColumnsTogether;
+  std::vector<float> largest(vectors.of_columns ? blocks : vectors.rows, 0.0f);
+  if (vectors.of_columns) {
+    ForColumnBlocks(vectors, [&](int64_t begin, int64_t count) {
+      float& of_block = largest[begin / kColumnsTogether];
+      for (int64_t row = 0; row < vectors.rows; ++row) {
+        of_block = std::max(of_block, CodesOfPart(vectors, matrix, row, begin,
+                                                  begin + count, scale, codes));
+      }
+    });
+  } else {
+    ParallelRows(vectors.rows, vectors.columns, [&](int64_t row) {
+      largest[row] =
+          CodesOfPart(vectors, matrix, row, 0, vectors.columns, scale, codes);
+    });
+  }
+  for (const float part : largest) *needed = std::max(*needed, ScaleFor(part));
+}
+
 }  // namespace
 
 void Float8ScalesKernel(const Float8Vectors& vectors, const void* matrix,
@@ -109,6 +152,15 @@ void QuantizeFloat8Kernel(const Float8Vectors& vectors, const void* matrix,
   DispatchFloating(vectors.dtype, [&](auto element) {
     CodesOf(vectors, static_cast<const decltype(element)*>(matrix),
             static_cast<const float*>(scales), static_cast<uint8_t*>(codes));
+  });
+}
+
+void QuantizeFloat8WholeKernel(const Float8Vectors& vectors, const void* matrix,
+                               const void* scale, void* needed, void* codes) {
+  DispatchFloating(vectors.dtype, [&](auto element) {
+    CodesOfWhole(vectors, static_cast<const decltype(element)*>(matrix),
+                 static_cast<const float*>(scale), static_cast<float*>(needed),
+                 static_cast<uint8_t*>(codes));
   });
 }
 

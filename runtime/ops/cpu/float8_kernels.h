@@ -11,6 +11,8 @@ void Float8ScalesKernel(const Float8Vectors& vectors, const void* matrix,
                         void* scales);
 void QuantizeFloat8Kernel(const Float8Vectors& vectors, const void* matrix,
                           const void* scales, void* codes);
+void QuantizeFloat8WholeKernel(const Float8Vectors& vectors, const void* matrix,
+                               const void* scale, void* needed, void* codes);
 
 }  // namespace trireme
 

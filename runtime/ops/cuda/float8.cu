@@ -36,6 +36,23 @@ __device__ inline uint8_t CodeOf(float x, float scale) {
   return __nv_cvt_float_to_fp8(x * inverse, __NV_SATFINITE, __NV_E4M3);
 }
 
+// By a scale that need not reach.
+__device__ inline uint8_t CodeWithin(float x, float scale) {
+  return (__float_as_uint(x) & 0x7f800000u) == 0x7f800000u ? kNan
+                                                           : CodeOf(x, scale);
+}
+
+// Of the block's threads. The larger of two scales does not depend on which
+// comes first, so that an atomic keeps the bits.
+__device__ inline void RaiseNeeded(float highest, float* needed) {
+  highest = CombineBlock<kThreads>(highest, Higher());
+  // Numbers that are not negative have the order of their bits.
+  if (threadIdx.x == 0) {
+    atomicMax(reinterpret_cast<unsigned*>(needed),
+              __float_as_uint(ScaleFor(highest)));
+  }
+}
+
 template <typename C, int kSize>
 __device__ inline float HighestOf(const Pack<C, kSize>& pack, float highest) {
   UNROLL
@@ -114,26 +131,35 @@ __device__ inline void StoreCodes(const StoredPack<uint8_t, kSize>& codes,
   }
 }
 
-// A thread for each pack of a row.
-template <typename T>
+// A thread for each pack of a row. kWhole: one scale, and `needed` is raised;
+// codes may be null.
+template <typename T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     RowCodesKernel(int64_t rows, int64_t columns, const T* matrix,
-                   const float* scales, uint8_t* codes) {
+                   const float* scales, float* needed, uint8_t* codes) {
   constexpr int kSize = kPackSize<T>;
   const int64_t packs = (columns + kSize - 1) / kSize;
   const int64_t thread = GridThread();
-  if (thread >= rows * packs) return;
-  const int64_t row = thread / packs;
-  const int64_t column = (thread - row * packs) * kSize;
-  const int64_t at = row * columns + column;
-  const auto x = LoadPack<kSize>(matrix + at, columns - column);
-  const float scale = scales[row];
-  StoredPack<uint8_t, kSize> of_pack;
-  UNROLL
-  for (int i = 0; i < kSize; ++i) {
-    of_pack.elements[i] = CodeOf(static_cast<float>(x[i]), scale);
+  [[maybe_unused]] float highest = 0;
+  if (thread < rows * packs) {
+    const int64_t row = thread / packs;
+    const int64_t column = (thread - row * packs) * kSize;
+    const int64_t at = row * columns + column;
+    const auto x = LoadPack<kSize>(matrix + at, columns - column);
+    if constexpr (kWhole) highest = HighestOf(x, highest);
+    if (codes != nullptr) {
+      const float scale = scales[kWhole ? 0 : row];
+      StoredPack<uint8_t, kSize> of_pack;
+      UNROLL
+      for (int i = 0; i < kSize; ++i) {
+        const auto element = static_cast<float>(x[i]);
+        of_pack.elements[i] =
+            kWhole ? CodeWithin(element, scale) : CodeOf(element, scale);
+      }
+      StoreCodes<kSize>(of_pack, codes + at, columns - column);
+    }
   }
-  StoreCodes<kSize>(of_pack, codes + at, columns - column);
+  if constexpr (kWhole) RaiseNeeded(highest, needed);
 }
 
 // A block for a square of the matrix, which it turns in shared memory so that
@@ -143,10 +169,10 @@ constexpr int kSide = 64;
 constexpr int kLine = kSide + 4;
 constexpr int kStoredCodes = 4;
 
-template <typename T>
+template <typename T, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     ColumnCodesKernel(int64_t rows, int64_t columns, const T* matrix,
-                      const float* scales, uint8_t* codes) {
+                      const float* scales, float* needed, uint8_t* codes) {
   constexpr int kSize = kPackSize<T>;
   constexpr int kPacks = kSide / kSize;
   KERNEL_SHARED(turned, uint8_t[kSide * kLine]);
@@ -156,18 +182,28 @@ __global__ void __launch_bounds__(kThreads)
   static_assert(kThreads % kPacks == 0);
   const int inside = static_cast<int>(threadIdx.x) % kPacks * kSize;
   const int64_t column = first_column + inside;
-  const auto scale = LoadPack<kSize>(scales + column, columns - column);
+  Pack<float, kSize> scale = {};
+  if constexpr (kWhole) {
+    UNROLL
+    for (int j = 0; j < kSize; ++j) scale[j] = scales[0];
+  } else {
+    scale = LoadPack<kSize>(scales + column, columns - column);
+  }
+  [[maybe_unused]] float highest = 0;
   for (int row = static_cast<int>(threadIdx.x) / kPacks;
        row < kSide && first_row + row < rows && column < columns;
        row += kThreads / kPacks) {
     const auto x = LoadPack<kSize>(
         matrix + (first_row + row) * columns + column, columns - column);
+    if constexpr (kWhole) highest = HighestOf(x, highest);
     UNROLL
     for (int j = 0; j < kSize; ++j) {
+      const auto element = static_cast<float>(x[j]);
       turned[(inside + j) * kLine + row] =
-          CodeOf(static_cast<float>(x[j]), scale[j]);
+          kWhole ? CodeWithin(element, scale[j]) : CodeOf(element, scale[j]);
     }
   }
+  if constexpr (kWhole) RaiseNeeded(highest, needed);
   __syncthreads();
   constexpr int kRuns = kSide / kStoredCodes;
   for (int i = static_cast<int>(threadIdx.x); i < kSide * kRuns;
@@ -204,30 +240,48 @@ void Scales(Stream& stream, const Float8Vectors& vectors, const void* matrix,
   });
 }
 
-void Quantize(Stream& stream, const Float8Vectors& vectors, const void* matrix,
-              const void* scales, void* codes) {
+// `needed` is of kWhole.
+template <bool kWhole>
+void LaunchCodes(Stream& stream, const Float8Vectors& vectors,
+                 const void* matrix, const void* scales, void* needed,
+                 void* codes) {
   if (vectors.rows * vectors.columns == 0) return;
   DispatchElement(vectors.dtype, [&]<typename T>(T) {
     const auto* const x = static_cast<const T*>(matrix);
     const auto* const of_vectors = static_cast<const float*>(scales);
+    auto* const raised = static_cast<float*>(needed);
     auto* const to = static_cast<uint8_t*>(codes);
     if (vectors.of_columns) {
       dim3 grid = GridFor(vectors.columns, kSide);
       grid.y = GridFor(vectors.rows, kSide).x;
-      Launch({grid, kThreads, 0, Handle(stream)}, ColumnCodesKernel<T>,
-             vectors.rows, vectors.columns, x, of_vectors, to);
+      Launch({grid, kThreads, 0, Handle(stream)}, ColumnCodesKernel<T, kWhole>,
+             vectors.rows, vectors.columns, x, of_vectors, raised, to);
     } else {
       const int64_t packs = (vectors.columns + kPackSize<T> - 1) / kPackSize<T>;
       Launch({GridFor(vectors.rows * packs, kThreads), kThreads, 0,
               Handle(stream)},
-             RowCodesKernel<T>, vectors.rows, vectors.columns, x, of_vectors,
-             to);
+             RowCodesKernel<T, kWhole>, vectors.rows, vectors.columns, x,
+             of_vectors, raised, to);
     }
   });
 }
 
+void Quantize(Stream& stream, const Float8Vectors& vectors, const void* matrix,
+              const void* scales, void* codes) {
+  LaunchCodes<false>(stream, vectors, matrix, scales, nullptr, codes);
+}
+
+void QuantizeWhole(Stream& stream, const Float8Vectors& vectors,
+                   const void* matrix, const void* scale, void* needed,
+                   void* codes) {
+  LaunchCodes<true>(stream, vectors, matrix, scale, needed, codes);
+}
+
 }  // namespace
 
-Float8Kernels CudaFloat8() { return {.scales = Scales, .quantize = Quantize}; }
+Float8Kernels CudaFloat8() {
+  return {
+      .scales = Scales, .quantize = Quantize, .quantize_whole = QuantizeWhole};
+}
 
 }  // namespace trireme

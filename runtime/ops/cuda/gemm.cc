@@ -3,8 +3,9 @@
 //
 // Products of FP8 codes, in bf16, are those of its tensor cores where it takes
 // the shape: rows of codes and of results are multiples of 16 bytes. It applies
-// scales by rows itself on GPUs of compute capability 9 alone, elsewhere a pass
-// of ours does. Other products of codes are of what these stand for.
+// one scale of each operand itself, and scales by rows on GPUs of compute
+// capability 9 alone, elsewhere a pass of ours does. Other products of codes
+// are of what these stand for.
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -174,8 +175,10 @@ class Product {
       : handle_(handle),
         wide_(problem.spec.dtype == DType::kFloat64),
         accumulate_(problem.spec.accumulate),
-        row_scales_(problem.spec.float8 && HasRowScales()),
-        rest_(RestOf(problem.spec, row_scales_)),
+        row_scales_(problem.spec.float8 && !problem.spec.one_scale &&
+                    HasRowScales()),
+        scales_(row_scales_ || (problem.spec.float8 && problem.spec.one_scale)),
+        rest_(RestOf(problem.spec, scales_)),
         epilogue_(EpilogueOf(problem.spec, rest_)),
         left_(OperandType(problem.spec), problem.spec.k, problem.spec.n,
               problem.spec.b, problem.spec.batch),
@@ -198,6 +201,8 @@ class Product {
                               CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {
         Set(description_, mode, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
       }
+    }
+    if (scales_) {
       const auto* const aligned =
           reinterpret_cast<const void*>(uintptr_t{kFullAlignment});
       SetScales(aligned, aligned);
@@ -213,7 +218,7 @@ class Product {
 
   void Run(cudaStream_t stream, const GemmOperands& o) {
     SetBias(o.bias);
-    if (row_scales_) SetScales(o.a_scales, o.b_scales);
+    if (scales_) SetScales(o.a_scales, o.b_scales);
     const double factors[] = {1, accumulate_ ? 1.0 : 0.0};
     const float narrow[] = {1, accumulate_ ? 1.0f : 0.0f};
     const auto factor = [&](int i) -> const void* {
@@ -229,9 +234,9 @@ class Product {
 
  private:
   // A bias comes after all scales.
-  static GemmSpec RestOf(const GemmSpec& spec, bool row_scales) {
+  static GemmSpec RestOf(const GemmSpec& spec, bool applies_scales) {
     GemmSpec rest = spec;
-    rest.float8 = spec.float8 && !row_scales;
+    rest.float8 = spec.float8 && !applies_scales;
     if (!rest.float8 && HasFusedEpilogue(spec)) {
       rest.bias = false;
       rest.activation = Activation::kNone;
@@ -287,7 +292,9 @@ class Product {
   const cublasLtHandle_t handle_;
   const bool wide_;
   const bool accumulate_;
-  const bool row_scales_;  // by cuBLASLt
+  // By cuBLASLt: of rows; any.
+  const bool row_scales_;
+  const bool scales_;
   const GemmSpec rest_;
   const cublasLtEpilogue_t epilogue_;
   Description description_;
@@ -343,10 +350,10 @@ void RunOfValues(Stream& stream, const GemmSpec& spec,
   auto* const workspace = static_cast<std::byte*>(operands.workspace);
   std::byte* const b = workspace + of_values.b_at;
   const QuantizationKernels kernels = CudaQuantization();
-  kernels.dequantize(stream, Float8Matrix(spec.m, spec.k), operands.a,
-                     operands.a_scales, spec.dtype, workspace);
-  kernels.dequantize(stream, Float8Matrix(spec.n, spec.k), operands.b,
-                     operands.b_scales, spec.dtype, b);
+  kernels.dequantize(stream, Float8Codes(spec.m, spec.k, spec.one_scale),
+                     operands.a, operands.a_scales, spec.dtype, workspace);
+  kernels.dequantize(stream, Float8Codes(spec.n, spec.k, spec.one_scale),
+                     operands.b, operands.b_scales, spec.dtype, b);
   Run(stream, of_values.product,
       {.a = workspace,
        .b = b,

@@ -32,6 +32,11 @@ struct Float8Kernels {
   // codes[count, length]: columns become rows.
   void (*quantize)(Stream&, const Float8Vectors&, const void* matrix,
                    const void* scales, void* codes);
+  // The same by scale[1], which need not reach: what is beyond becomes the
+  // largest number, what is not finite NaN. needed[1] = the larger of what it
+  // is and the least scale that reaches. Null codes: the latter alone.
+  void (*quantize_whole)(Stream&, const Float8Vectors&, const void* matrix,
+                         const void* scale, void* needed, void* codes);
 };
 
 }  // namespace trireme

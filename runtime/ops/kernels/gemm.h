@@ -47,8 +47,10 @@ struct GemmSpec {
   Activation activation = Activation::kNone;
   bool accumulate = false;  // without bias and activation
   // a[m, k] and b, [n, k] by its strides, are codes of E4M3, a byte each, whose
-  // rows have scales (runtime/ops/float8.h); without batch and accumulate.
+  // rows have scales (runtime/ops/float8.h); without batch, and with accumulate
+  // only where `one_scale` is true.
   bool float8 = false;
+  bool one_scale = false;  // of codes: one for all of a, and one for b
 
   bool operator==(const GemmSpec&) const = default;
 
@@ -56,7 +58,7 @@ struct GemmSpec {
   friend H AbslHashValue(H h, const GemmSpec& s) {
     return H::combine(std::move(h), s.batch, s.m, s.n, s.k, s.a, s.b, s.out,
                       s.dtype, s.out_dtype, s.bias, s.activation, s.accumulate,
-                      s.float8);
+                      s.float8, s.one_scale);
   }
 };
 
@@ -64,7 +66,7 @@ struct GemmOperands {
   const void* a = nullptr;
   const void* b = nullptr;
   const void* bias = nullptr;  // read if the spec has one
-  // Of codes: fp32 [m] and [n].
+  // Of codes: fp32 [m] and [n], or [1] each.
   const void* a_scales = nullptr;
   const void* b_scales = nullptr;
   void* out = nullptr;
@@ -79,7 +81,7 @@ struct ProductOfValues {
     const auto after = [](int64_t bytes) {
       return (bytes + kAlignment - 1) / kAlignment * kAlignment;
     };
-    product.float8 = false;
+    product.float8 = product.one_scale = false;
     b_at = after(product.m * product.k * DTypeSize(product.dtype));
     workspace_at =
         b_at + after(product.n * product.k * DTypeSize(product.dtype));

@@ -66,6 +66,13 @@ inline QuantizedMatrix Float8Matrix(int64_t rows, int64_t columns) {
   return {.format = WeightFormat::kFloat8, .rows = rows, .columns = columns};
 }
 
+// The same of operands of a product, which may have one scale for all rows.
+inline QuantizedMatrix Float8Codes(int64_t rows, int64_t columns,
+                                   bool one_scale) {
+  return one_scale ? Float8Matrix(1, rows * columns)
+                   : Float8Matrix(rows, columns);
+}
+
 // What quantising changed: squared differences, beside the squares of what was
 // there.
 struct QuantizationError {

@@ -181,6 +181,9 @@ void Run(const Product& p) {
               static_cast<C>(static_cast<const float*>(p.matmul.a_scale)[row]);
           value *= static_cast<C>(
               static_cast<const float*>(p.matmul.b_scale)[column]);
+        } else if (p.matmul.a_scale != nullptr) {
+          value *= static_cast<C>(*static_cast<const float*>(p.matmul.a_scale));
+          value *= static_cast<C>(*static_cast<const float*>(p.matmul.b_scale));
         }
         if (p.beta != 0) {
           value +=
@@ -213,8 +216,8 @@ double FactorOf(cudaDataType_t type, const void* factor) {
 
 // What cublasLtMatmul's reference says of FP8: A transposed and B not, all
 // sizes and leading dimensions but B's columns multiples of 16 bytes, results
-// in bf16 or fp32, scales by rows for both or for none, and those on compute
-// capability 9 alone.
+// in bf16 or fp32, scales by rows or one scale for both or for none, and those
+// by rows on compute capability 9 alone.
 void CheckFloat8(const Matmul& matmul, const Matrix& a, const Matrix& b,
                  const Matrix& d) {
   const auto aligned = [](const Matrix& x) {
@@ -234,8 +237,7 @@ void CheckFloat8(const Matmul& matmul, const Matrix& a, const Matrix& b,
       matmul.compute != CUBLAS_COMPUTE_32F || matmul.scale != CUDA_R_32F ||
       matmul.transpose_a != CUBLAS_OP_T || matmul.transpose_b != CUBLAS_OP_N ||
       a.batch != 1 || matmul.a_scale_mode != matmul.b_scale_mode ||
-      (!matmul.row_scales() &&
-       (matmul.a_scale != nullptr || matmul.b_scale != nullptr)) ||
+      (matmul.a_scale == nullptr) != (matmul.b_scale == nullptr) ||
       matmul.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS || !aligned(a) ||
       a.columns % 16 != 0 || !aligned(b) || !aligned(d)) {
     Refuse(fmt::format(
@@ -253,7 +255,7 @@ void CheckTypes(const Matmul& matmul, const Matrix& a, const Matrix& b,
     CheckFloat8(matmul, a, b, d);
     return;
   }
-  if (a.type != b.type || matmul.row_scales() ||
+  if (a.type != b.type || matmul.row_scales() || matmul.a_scale != nullptr ||
       (d.type != a.type && (wide || d.type != CUDA_R_32F)) ||
       matmul.compute != (wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F) ||
       matmul.scale != (wide ? CUDA_R_64F : CUDA_R_32F)) {
@@ -503,6 +505,9 @@ cublasStatus_t cublasLtMatmul(
     emulation::CheckOnDevice(kName, matmul.a_scale, p.d.rows * sizeof(float));
     emulation::CheckOnDevice(kName, matmul.b_scale,
                              p.d.columns * sizeof(float));
+  } else if (matmul.a_scale != nullptr) {
+    emulation::CheckOnDevice(kName, matmul.a_scale, sizeof(float));
+    emulation::CheckOnDevice(kName, matmul.b_scale, sizeof(float));
   }
   if (workspace_bytes > 0) {
     emulation::CheckOnDevice(kName, workspace, workspace_bytes);
