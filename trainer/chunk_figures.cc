@@ -68,6 +68,9 @@ class DryChunk {
     figures_.memory.constant_bytes =
         Now() - bytes - figures_.memory.frozen_bytes;
     model_.MakeGradients();
+    if (model_.delayed_scaling() != nullptr) {
+      model_.delayed_scaling()->AssumeHistories();
+    }
     model_.inputs().Set(
         EmptyBatch(device_, model_.Fields(), mode.split.microbatch_size),
         *setup.objective);

@@ -52,7 +52,10 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
       fmt::format("model  {}; {}parameters in {}{}\n", setup.family->Describe(),
                   Short(static_cast<double>(CountParameters(setup))),
                   DTypeName(setup.dtype),
-                  setup.float8.layers.empty() ? "" : ", products in FP8");
+                  setup.float8.layers.empty() ? ""
+                  : setup.float8.history == 0 ? ", products in FP8"
+                                              : ", products in FP8 with scales "
+                                                "of earlier steps");
   if (!setup.trained.all()) {
     const TrainedParameters& trained = setup.trained;
     text += fmt::format(

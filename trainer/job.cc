@@ -94,7 +94,9 @@ TrainedParameters TrainedOf(const TrainConfig& train) {
 
 Float8Layers Float8Of(const Float8Config& fp8) {
   return {.layers = {fp8.layers().begin(), fp8.layers().end()},
-          .except = {fp8.except().begin(), fp8.except().end()}};
+          .except = {fp8.except().begin(), fp8.except().end()},
+          .history = fp8.has_delayed() ? fp8.delayed().history() : 0,
+          .margin = static_cast<int>(fp8.delayed().margin())};
 }
 
 absl::StatusOr<std::vector<SizedFamily>> FamiliesAt(

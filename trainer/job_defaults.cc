@@ -5,6 +5,7 @@
 #include "absl/strings/escaping.h"
 #include "fmt/format.h"
 #include "models/resolve.h"
+#include "parallel/float8_layers.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "runtime/core/timeouts.h"
@@ -193,6 +194,14 @@ absl::Status FillFloat8(Float8Config& fp8, Job::Precision precision) {
     return InvalidArgument(
         "fp8: found with precision FP16, expected BF16 (FP32 or FP64 to "
         "verify)");
+  }
+  if (fp8.has_delayed()) {
+    Float8Config::Delayed& delayed = *fp8.mutable_delayed();
+    if (!delayed.has_history()) delayed.set_history(16);
+    if (!delayed.has_margin()) delayed.set_margin(0);
+    RETURN_IF_ERROR(CheckRange("fp8.delayed.history", delayed.history(), 1,
+                               Float8Layers::kMostHistory));
+    RETURN_IF_ERROR(CheckRange("fp8.delayed.margin", delayed.margin(), 0, 16));
   }
   if (!fp8.layers().empty()) return absl::OkStatus();
   fp8.add_layers("blocks.*");

@@ -39,6 +39,15 @@ LocalModel::LocalModel(const TrainingSetup& setup, const ProcessGrid& grid,
     }
     parts_.push_back(std::move(part));
   }
+  if (setup.float8.history == 0) return;
+  std::vector<Parameter*> parameters;
+  for (const Part& part : parts_) {
+    for (const auto& parameter : part.store->parameters()) {
+      parameters.push_back(parameter.get());
+    }
+  }
+  delayed_scaling_ =
+      std::make_unique<DelayedScaling>(setup.float8, device, parameters);
 }
 
 void LocalModel::MakeGradients() {

@@ -12,6 +12,7 @@
 #include "models/family.h"
 #include "parallel/communicators.h"
 #include "parallel/context.h"
+#include "parallel/delayed_scaling.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/communicator.h"
@@ -53,6 +54,8 @@ class LocalModel {
   const ProcessGrid& grid() const { return grid_; }
   Communicators& communicators() { return communicators_; }
   ParallelContext& context() { return context_; }
+  // Null without delayed scaling.
+  DelayedScaling* delayed_scaling() { return delayed_scaling_.get(); }
   const std::vector<Part>& parts() const { return parts_; }
   // The only part.
   const Part& part() const;
@@ -65,6 +68,7 @@ class LocalModel {
   ParallelContext context_;
   StepInputs inputs_;
   std::vector<Part> parts_;
+  std::unique_ptr<DelayedScaling> delayed_scaling_;
 };
 
 }  // namespace trireme

@@ -106,8 +106,10 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::DryRun(
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    Create(setup, plan, dry_device, world, probe, {}));
   const auto sizes = static_cast<int32_t>(setup.buckets.size());
-  // Steps with offload begin with the updates of the one before.
-  for (int32_t bucket = plan.has_offload() ? -1 : 0;
+  // Steps with offload begin with the updates of the one before, and those with
+  // delayed scaling have the scales that it needed.
+  for (int32_t bucket =
+           plan.has_offload() || model->delayed_scaling() != nullptr ? -1 : 0;
        bucket < std::max(sizes, 1); ++bucket) {
     const DriveBytes before = model->BlocksMoved();
     RETURN_IF_ERROR(
@@ -418,8 +420,12 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   scaled.step =
       options.step - loss_scaler_.state().skipped_steps - left_out_steps_;
   scaled.loss_scale = scale;
+  if (delayed_scaling() != nullptr) delayed_scaling()->BeginStep();
   ASSIGN_OR_RETURN(const StepResult step, executor_->RunStep(scaled));
   RETURN_IF_ERROR(status());
+  if (delayed_scaling() != nullptr && options.update) {
+    delayed_scaling()->EndStep(context().communicators().control());
+  }
   // All ranks have the same norm, and so the same scale.
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
   GlobalStepResult result;

@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "offload/offloaded_units.h"
 #include "offload/unit_window.h"
+#include "parallel/delayed_scaling.h"
 #include "parallel/executor.h"
 #include "parallel/frozen_parameters.h"
 #include "parallel/gradient_reducer.h"
@@ -175,6 +176,8 @@ class RankModel {
   CopyTimes copy_times() const;
   // For checkpoints.
   LossScaler& loss_scaler() { return loss_scaler_; }
+  // Null without delayed scaling of products in FP8.
+  DelayedScaling* delayed_scaling() { return local_.delayed_scaling(); }
   // Steps that were left out as a whole (HealthConfig), which do not count in
   // Adam's bias correction: the next of them, or what a checkpoint says.
   int64_t left_out_steps() const { return left_out_steps_; }

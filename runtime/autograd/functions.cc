@@ -22,17 +22,21 @@ Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
 
 constexpr std::string_view kInputGradient = "linear input gradient";
 
-// This rank's part of the gradient of a layer's input, from dy, its part of the
-// result's.
+// The gradient of a layer's result as products in FP8 have it.
+Tensor Float8Gradient(const Tensor& dy, const LinearExchange& exchange) {
+  return exchange.sum_parts ? exchange.sum_parts(dy) : dy;
+}
+
+// This rank's part of the gradient of a layer's input, from Float8Gradient.
 Tensor Float8InputGradient(const Tensor& dy, const Parameter& weight,
                            const LinearExchange& exchange) {
-  const Tensor sum = exchange.sum_parts ? exchange.sum_parts(dy) : dy;
   if (!exchange.product_is_here) {
     Shape shape = dy.shape();
     shape.set_dim(-1, LocalShape(weight.global_shape, weight.shards).dim(-1));
     return Tensor::Zeros(dy.device(), shape, dy.dtype());
   }
-  return Float8Product(sum, WeightMatrix(weight), Float8Of::kColumns, nullptr,
+  return Float8Product(dy, Float8Operand::kGradient, WeightMatrix(weight),
+                       Float8Of::kColumns, nullptr, weight.float8_delay,
                        exchange.agree_backward, kInputGradient);
 }
 
@@ -51,11 +55,13 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
   const Tensor whole =
       exchange.gather ? exchange.gather(x.value()).Wait() : x.value();
   const Tensor* const addend = bias != nullptr ? &b : nullptr;
-  Tensor y = weight.float8_products
-                 ? Float8Product(whole, WeightMatrix(weight), Float8Of::kRows,
-                                 addend, exchange.agree_forward, weight.name)
-                 : MatMul(whole, WeightMatrix(weight), addend,
-                          {.transpose_b = true, .label = weight.name});
+  Tensor y =
+      weight.float8_products
+          ? Float8Product(whole, Float8Operand::kInput, WeightMatrix(weight),
+                          Float8Of::kRows, addend, weight.float8_delay,
+                          exchange.agree_forward, weight.name)
+          : MatMul(whole, WeightMatrix(weight), addend,
+                   {.transpose_b = true, .label = weight.name});
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   // Only the weight's gradient reads the input.
@@ -84,22 +90,40 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
           // the gradient ahead of it.
           if (!gradients.deferred()) std::exchange(prepare, nullptr)();
         }
+        const Float8Delay& delay = weight.float8_delay;
+        const bool rounds_gradient =
+            delay.Knows(Float8Operand::kGradient, Float8Operand::kInput);
+        Tensor sum = dy;
+        if (delay.active() || (weight.float8_products && gradients.Needs(0))) {
+          sum = Float8Gradient(dy, exchange);
+        }
+        // No product is to do it.
+        if (delay.active() && !gradients.Needs(0) && !rounds_gradient) {
+          RaiseFloat8Needed(sum, delay.NeededOf(Float8Operand::kGradient));
+        }
         PendingTensor dx;
         if (gradients.Needs(0)) {
           Tensor product = weight.float8_products
-                               ? Float8InputGradient(dy, weight, exchange)
+                               ? Float8InputGradient(sum, weight, exchange)
                                : MatMul(dy, WeightMatrix(weight), nullptr,
                                         {.label = kInputGradient});
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));
         }
-        gradients.AddWeightGradient(
-            weight,
-            [&weight, dy, whole] {
-              MatMulAccumulate(dy, whole(), {.transpose_a = true},
-                               AsMatrix(weight.grad));
-            },
-            std::move(prepare));
+        std::function<void()> accumulate = [&weight, dy, whole] {
+          MatMulAccumulate(dy, whole(), {.transpose_a = true},
+                           AsMatrix(weight.grad));
+        };
+        if (rounds_gradient) {
+          accumulate = [&weight, sum, whole, here = exchange.product_is_here] {
+            const Tensor x = whole();
+            if (!here) return;
+            AccumulateFloat8Gradient(sum, x, weight.float8_delay,
+                                     AsMatrix(weight.grad), weight.name);
+          };
+        }
+        gradients.AddWeightGradient(weight, std::move(accumulate),
+                                    std::move(prepare));
         if (bias != nullptr) {
           gradients.AddWeightGradient(*bias, [bias, dy] {
             AccumulateColumnSums(dy, Flat(bias->grad));

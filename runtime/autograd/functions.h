@@ -42,9 +42,9 @@ struct LinearExchange {
   AgreeOnScales agree_forward;
   AgreeOnScales agree_backward;
   // Of products in FP8, where each rank has a part of the sum that is the
-  // result's gradient: makes the sum, which is what is rounded. Its product is
-  // the part of the input's gradient of one rank, which has `product_is_here`;
-  // the others have zeros.
+  // result's gradient: makes the sum, which is what is rounded. Its products
+  // are the part of the input's gradient, and of a weight's that is of rounded
+  // operands, of one rank, which has `product_is_here`; the others have zeros.
   std::function<Tensor(const Tensor& part)> sum_parts;
   bool product_is_here = true;
 };

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/autograd/float8_delay.h"
 #include "runtime/core/axis.h"
 #include "runtime/core/philox.h"
 #include "runtime/device/tensor.h"
@@ -62,8 +63,10 @@ struct Parameter {
   // no moments and nothing that only its gradient would read are kept for it.
   bool trainable = true;
   // Of a linear layer's weight: whether the layer multiplies in FP8
-  // (float8_product.h). The weight's own gradient is not of rounded operands.
+  // (float8_product.h). The weight's own gradient is of rounded operands where
+  // these have scales of earlier steps.
   bool float8_products = false;
+  Float8Delay float8_delay;
   // Its gradient is of no loss: what a layer counted over the step's whole
   // batch. A step puts it in the place of the values, for the next one to read,
   // and neither clipping nor decay knows of it.

@@ -6,6 +6,7 @@
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "parallel/delayed_scaling.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/log.h"
@@ -68,6 +69,9 @@ absl::Status StepHealth::Recall(int64_t last_step) {
 absl::StatusOr<GlobalStepResult> StepHealth::Step(const Batch& batch,
                                                   const StepOptions& options) {
   const LossScalerState scaler = model_.loss_scaler().state();
+  DelayedScaling* const scaling = model_.delayed_scaling();
+  const Float8Histories scales =
+      scaling != nullptr ? scaling->histories() : Float8Histories();
   absl::Status trouble;
   StepOptions judged = options;
   judged.admits = [&](double loss, double gradient_norm) {
@@ -79,6 +83,7 @@ absl::StatusOr<GlobalStepResult> StepHealth::Step(const Batch& batch,
   verdict_ = judge_.Decide(options.step, result.loss, trouble);
   if (verdict_ == Verdict::kSound) return result;
   model_.loss_scaler().set_state(scaler);
+  if (scaling != nullptr) scaling->set_histories(scales);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
     ASSIGN_OR_RETURN(const std::string found,
                      FindNonFinite(model_, batch, options));

@@ -69,6 +69,9 @@ class PieceRunner {
         model_(setup, grid, world_, {}, {{PartOf(setup, split, piece)}},
                device) {
     model_.MakeGradients();
+    if (model_.delayed_scaling() != nullptr) {
+      model_.delayed_scaling()->AssumeHistories();
+    }
     model_.inputs().Set(
         TypicalBatch(device, model_.Fields(), split.microbatch_size),
         *setup.objective);

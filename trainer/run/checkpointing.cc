@@ -3,12 +3,15 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "nlohmann/json.hpp"
+#include "parallel/delayed_scaling.h"
+#include "parallel/float8_layers.h"
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
@@ -92,6 +95,87 @@ absl::Status RestoreLeftOutSteps(
   return absl::OkStatus();
 }
 
+constexpr char kFloat8Key[] = "float8_scales";
+
+// {"blocks.0.mlp.in.weight": [[[exponent, steps_left], ..], ..], ..}
+std::string Float8Text(const Float8Histories& histories) {
+  auto json = nlohmann::json::object();
+  for (const auto& [name, windows] : histories) {
+    nlohmann::json& of_layer = json[name] = nlohmann::json::array();
+    for (const ExponentWindow& window : windows) {
+      auto entries = nlohmann::json::array();
+      for (const auto& [exponent, steps_left] : window.entries()) {
+        entries.push_back({exponent, steps_left});
+      }
+      of_layer.push_back(std::move(entries));
+    }
+  }
+  return json.dump();
+}
+
+std::optional<ExponentWindow> ReadWindow(const nlohmann::json& json) {
+  if (!json.is_array() ||
+      json.size() > static_cast<size_t>(Float8Layers::kMostHistory)) {
+    return std::nullopt;
+  }
+  const auto is_small = [](const nlohmann::json& number) {
+    constexpr int64_t kMost = 1 << 20;
+    return number.is_number_integer() && number.get<int64_t>() >= -kMost &&
+           number.get<int64_t>() <= kMost;
+  };
+  std::vector<ExponentWindow::Entry> entries;
+  for (const nlohmann::json& entry : json) {
+    if (!entry.is_array() || entry.size() != 2 || !is_small(entry[0]) ||
+        !is_small(entry[1])) {
+      return std::nullopt;
+    }
+    entries.push_back({entry[0].get<int>(), entry[1].get<int64_t>()});
+  }
+  if (!ExponentWindow::IsWindow(entries)) return std::nullopt;
+  return ExponentWindow(std::move(entries), Float8Layers::kMostHistory);
+}
+
+std::optional<Float8Histories> ReadFloat8Text(const std::string& text) {
+  const auto json =
+      nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return std::nullopt;
+  Float8Histories histories;
+  for (const auto& [name, windows] : json.items()) {
+    if (!windows.is_array() || windows.size() != kFloat8Operands) {
+      return std::nullopt;
+    }
+    for (int operand = 0; operand < kFloat8Operands; ++operand) {
+      std::optional<ExponentWindow> window = ReadWindow(windows[operand]);
+      if (!window.has_value()) return std::nullopt;
+      histories[name][operand] = *std::move(window);
+    }
+  }
+  return histories;
+}
+
+// Without them, layers begin as in a run's first step.
+absl::Status RestoreFloat8Scales(
+    const std::string& checkpoint,
+    const std::map<std::string, std::string>& metadata,
+    DelayedScaling* scaling) {
+  if (scaling == nullptr) return absl::OkStatus();
+  const auto found = metadata.find(kFloat8Key);
+  if (found == metadata.end()) {
+    scaling->set_histories({});
+    return absl::OkStatus();
+  }
+  std::optional<Float8Histories> histories = ReadFloat8Text(found->second);
+  if (!histories.has_value()) {
+    return DataLoss(
+        "{}: metadata '{}': found {}, expected three lists of [exponent, "
+        "steps] "
+        "of each layer",
+        checkpoint, kFloat8Key, found->second.substr(0, 200));
+  }
+  scaling->set_histories(*std::move(histories));
+  return absl::OkStatus();
+}
+
 constexpr char kBatchesKey[] = "batches";
 
 // [[position, batch], ..]
@@ -164,6 +248,9 @@ std::map<std::string, std::string> CheckpointMetadata(
   if (model.left_out_steps() > 0) {
     metadata[kLeftOutKey] = std::to_string(model.left_out_steps());
   }
+  if (model.delayed_scaling() != nullptr) {
+    metadata[kFloat8Key] = Float8Text(model.delayed_scaling()->histories());
+  }
   if (!progress.batches.empty()) {
     metadata[kBatchesKey] = BatchesText(progress.batches);
   }
@@ -184,6 +271,8 @@ absl::StatusOr<TrainingProgress> LoadCheckpoint(RankModel& model,
     RETURN_IF_ERROR(
         RestoreScaler(checkpoint, manifest.metadata, model.loss_scaler()));
     RETURN_IF_ERROR(RestoreLeftOutSteps(checkpoint, manifest.metadata, model));
+    RETURN_IF_ERROR(RestoreFloat8Scales(checkpoint, manifest.metadata,
+                                        model.delayed_scaling()));
     RETURN_IF_ERROR(
         ReadParts(checkpoint + "/" + kWeightsFile, model.MasterParts()));
     RETURN_IF_ERROR(ReadParts(checkpoint + "/" + kFirstMomentFile,

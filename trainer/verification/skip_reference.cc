@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/chunk_pass.h"
+#include "parallel/delayed_scaling.h"
 #include "parallel/loss_scaler.h"
 #include "parallel/optimizer.h"
 #include "parallel/process_grid.h"
@@ -43,11 +44,14 @@ class SkipReference {
         parameter->grad.FillZero();
       }
     }
+    DelayedScaling* const scaling = model_.delayed_scaling();
+    if (scaling != nullptr) scaling->BeginStep();
     GridRecord::Step record;
     for (int m = 0; m < plan_.skip().paths_size(); ++m) {
       record.loss += RunMicrobatch(m, scale);
     }
     RETURN_IF_ERROR(model_.status());
+    if (scaling != nullptr) scaling->EndStep(model_.communicators().control());
     ScaleGradients();
     record.gradient_norm = optimizer_->ClipGradients(scale);
     const int64_t counted = step - loss_scaler_.state().skipped_steps;
