@@ -3,7 +3,9 @@
 
 extern "C" {
 
-// OpenMPI keeps much of what it allocates until the process ends.
+// OpenMPI keeps much of what it allocates until the process ends, fontconfig
+// (that charts choose fonts with) what it read. The caller of glibc's asprintf
+// cannot be named, and is OpenMPI: our code prints with fmt.
 const char* __lsan_default_suppressions() {
   return "leak:libmpi\n"
          "leak:libopen-\n"
@@ -11,7 +13,9 @@ const char* __lsan_default_suppressions() {
          "leak:mca_\n"
          "leak:libhwloc\n"
          "leak:libevent\n"
-         "leak:libOpenCL\n";
+         "leak:libOpenCL\n"
+         "leak:libfontconfig\n"
+         "leak:__vasprintf_internal\n";
 }
 
 // OpenMPI unloads its components in MPI_Finalize, after which a leak report
