@@ -114,6 +114,36 @@ TEST_F(Fp8RunTest, TheMemoryOfDrawingIsPredicted) {
   EXPECT_EQ(told[5] + told[6], told[0] + told[1]) << text;
 }
 
+TEST_F(Fp8RunTest, LearnsWithScalesOfEarlierSteps) {
+  ASSERT_TRUE(Run("bf16").ok());
+  job_.mutable_fp8()->mutable_delayed();
+  ASSERT_TRUE(Run("delayed").ok());
+  const std::vector<double> bf16 = Losses("bf16"), fp8 = Losses("delayed");
+  ASSERT_EQ(fp8.size(), 80u);
+  EXPECT_NE(fp8, bf16);
+  EXPECT_LT(Mean(fp8, 60, 80), 0.7 * Mean(fp8, 0, 5));
+  EXPECT_NEAR(Mean(fp8, 60, 80) / Mean(bf16, 60, 80), 1, 0.05);
+  EXPECT_THAT(ReadFile(root_ + "/delayed/job.textproto", kMaxBytes).value(),
+              AllOf(HasSubstr("history: 16"), HasSubstr("margin: 0")));
+}
+
+// The scales of the steps before are part of what a checkpoint keeps.
+TEST_F(Fp8RunTest, GoesOnToTheSameBitsWithScalesOfEarlierSteps) {
+  job_.mutable_fp8()->mutable_delayed()->set_history(3);
+  job_.set_steps(16);
+  ASSERT_TRUE(Run("straight").ok());
+  job_.set_steps(9);
+  ASSERT_TRUE(Run("resumed").ok());
+  job_.set_steps(16);
+  ASSERT_TRUE(Run("resumed", /*resume=*/true).ok());
+  EXPECT_EQ(Losses("resumed"), Losses("straight"));
+
+  job_.mutable_fp8()->mutable_delayed()->set_history(4);
+  job_.set_steps(17);
+  EXPECT_THAT(MessageOf(Run("resumed", /*resume=*/true)),
+              HasSubstr("fp8.delayed.history"));
+}
+
 TEST_F(Fp8RunTest, JobsThatCannotBeAreRefused) {
   job_.mutable_fp8()->add_layers("blocks.0.nothing");
   EXPECT_THAT(MessageOf(Run("pattern")),
@@ -122,6 +152,12 @@ TEST_F(Fp8RunTest, JobsThatCannotBeAreRefused) {
   job_.mutable_fp8()->add_except("*.nothing");
   EXPECT_THAT(MessageOf(Run("except")),
               HasSubstr("fp8.except: found '*.nothing'"));
+  job_.clear_fp8();
+  job_.mutable_fp8()->mutable_delayed()->set_history(0);
+  EXPECT_THAT(MessageOf(Run("history")), HasSubstr("fp8.delayed.history"));
+  job_.mutable_fp8()->mutable_delayed()->set_history(1);
+  job_.mutable_fp8()->mutable_delayed()->set_margin(17);
+  EXPECT_THAT(MessageOf(Run("margin")), HasSubstr("fp8.delayed.margin"));
   job_.clear_fp8();
   job_.mutable_fp8();
   job_.set_precision(Job::FP16);

@@ -105,6 +105,25 @@ TEST(ModelShapeOf, ProductsInFloat8AreToldApart) {
                      FlopsOf(whole.*pass, Kind::kProduct) - layers);
   }
   EXPECT_EQ(FlopsOf(fp8.backward_weight, Kind::kFloat8Product), 0);
+
+  // With scales of earlier steps gradients of weights are among them, and no
+  // pass looks for scales.
+  setup.float8.history = 16;
+  const PieceKernels delayed = kernels_of(setup);
+  const auto bytes_beside_products = [](const PieceKernels& of) {
+    double bytes = 0;
+    for (const PieceKernel& kernel : of.forward) {
+      if (kernel.kind != Kind::kElementwise) continue;
+      bytes += kernel.bytes * kernel.count;
+    }
+    return bytes;
+  };
+  for (const auto pass : {&PieceKernels::forward, &PieceKernels::backward_input,
+                          &PieceKernels::backward_weight}) {
+    EXPECT_DOUBLE_EQ(FlopsOf(delayed.*pass, Kind::kFloat8Product), layers);
+  }
+  EXPECT_LT(bytes_beside_products(delayed), bytes_beside_products(fp8));
+  EXPECT_GT(bytes_beside_products(delayed), bytes_beside_products(whole));
 }
 
 // Wrong model FLOPs are a wrong MFU, and stages cut in the wrong place.

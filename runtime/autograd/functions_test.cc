@@ -99,6 +99,122 @@ TEST_F(Float8LinearTest, MultipliesRoundedOperands) {
   }
 }
 
+// All three products are of what the scales of earlier steps make of the
+// operands, and the next step learns what they would have needed. A gradient
+// that is in parts on several ranks is rounded as a sum, and multiplied once.
+TEST_F(Float8LinearTest, ScalesOfEarlierStepsRoundAllThreeProducts) {
+  constexpr int64_t kRows = 6, kIn = 5, kOut = 4;
+  const std::vector<float> scales = {0x1p-8f, 0x1p-7f, 0x1p-10f};
+  const Tensor x = Random({kRows, kIn}, 3), dy = Random({kRows, kOut}, 4);
+  for (const bool here : {true, false}) {
+    Parameter weight = MakeParameter({kOut, kIn}, 1);
+    weight.float8_products = true;
+    Float8Delay& delay = weight.float8_delay;
+    delay.scales = Tensor::FromValues<float>(device_, {3}, scales);
+    delay.needed = Tensor::Zeros(device_, {3}, DType::kFloat32);
+    delay.known.fill(true);
+    const auto rounded = [&](const Tensor& matrix, int operand) {
+      const Tensor needed = Tensor::Zeros(device_, {1}, DType::kFloat32);
+      const Tensor scale = delay.scales.Slice(operand, operand + 1);
+      const QuantizedTensor codes =
+          ToFloat8Whole(matrix, Float8Of::kRows, scale, needed, "codes");
+      return Dequantize({.layout = Float8Codes(matrix.dim(0), matrix.dim(1),
+                                               /*one_scale=*/true),
+                         .codes = codes.codes,
+                         .scales = scale},
+                        DType::kFloat64, "values")
+          .ToVector<double>();
+    };
+    // The sum of two ranks' equal parts.
+    const auto sum = [](const Tensor& part) { return Scale(part, 2); };
+    Tape tape(device_);
+    const Variable leaf = tape.Leaf(x.Clone());
+    const Variable y = Linear(tape, leaf, weight, nullptr,
+                              {.sum_parts = sum, .product_is_here = here});
+    const std::vector<double> of_x = rounded(x, 0);
+    const std::vector<double> w = rounded(weight.value, 1);
+    const std::vector<double> of_dy = rounded(Scale(dy, 2), 2);
+    const std::vector<double> out = y.value().ToVector<double>();
+    const Variable outputs[] = {y};
+    tape.Backward(outputs, {dy.Clone()}, Tape::WeightGradients::kImmediate);
+    const std::vector<double> dx = tape.TakeGradient(leaf).ToVector<double>();
+    const std::vector<double> dw = weight.grad.ToVector<double>();
+    const auto product = [](int64_t sums, auto term) {
+      double sum = 0;
+      for (int64_t i = 0; i < sums; ++i) sum += term(i);
+      return sum;
+    };
+    for (int64_t i = 0; i < kRows; ++i) {
+      for (int64_t j = 0; j < kOut; ++j) {
+        EXPECT_NEAR(out[i * kOut + j],
+                    product(kIn,
+                            [&](int64_t k) {
+                              return of_x[i * kIn + k] * w[j * kIn + k];
+                            }),
+                    1e-12);
+      }
+    }
+    for (int64_t k = 0; k < kIn; ++k) {
+      for (int64_t i = 0; i < kRows; ++i) {
+        EXPECT_NEAR(dx[i * kIn + k],
+                    here
+                        ? product(kOut,
+                                  [&](int64_t j) {
+                                    return of_dy[i * kOut + j] * w[j * kIn + k];
+                                  })
+                        : 0,
+                    1e-12);
+      }
+      for (int64_t j = 0; j < kOut; ++j) {
+        EXPECT_NEAR(dw[j * kIn + k],
+                    here ? product(kRows,
+                                   [&](int64_t i) {
+                                     return of_dy[i * kOut + j] *
+                                            of_x[i * kIn + k];
+                                   })
+                         : 0,
+                    1e-12);
+      }
+    }
+    const std::vector<float> needed = delay.needed.ToVector<float>();
+    const auto least = [&](const Tensor& matrix) {
+      const Tensor raised = Tensor::Zeros(device_, {1}, DType::kFloat32);
+      RaiseFloat8Needed(matrix, raised);
+      return raised.ToVector<float>()[0];
+    };
+    EXPECT_EQ(needed[0], least(x));
+    EXPECT_EQ(needed[1], least(weight.value));
+    EXPECT_EQ(needed[2], here ? least(Scale(dy, 2)) : 0);
+  }
+}
+
+// In a step without earlier ones, and while a gradient has been zero so far,
+// products are by rows, and of no rounded operand for the weight; what they
+// would have needed is learnt all the same.
+TEST_F(Float8LinearTest, WhatNoEarlierStepKnowsIsRoundedByRows) {
+  const Tensor x = Random({6, 5}, 3), dy = Random({6, 4}, 4);
+  const auto run = [&](Parameter& weight) {
+    weight.float8_products = true;
+    Tape tape(device_);
+    const Variable leaf = tape.Leaf(x.Clone());
+    const Variable y = Linear(tape, leaf, weight, nullptr);
+    const Variable outputs[] = {y};
+    tape.Backward(outputs, {dy.Clone()}, Tape::WeightGradients::kImmediate);
+    return std::vector{y.value().ToVector<double>(),
+                       tape.TakeGradient(leaf).ToVector<double>(),
+                       weight.grad.ToVector<double>()};
+  };
+  Parameter current = MakeParameter({4, 5}, 1);
+  const auto expected = run(current);
+  Parameter first = MakeParameter({4, 5}, 1);
+  first.float8_delay.scales = Tensor::Zeros(device_, {3}, DType::kFloat32);
+  first.float8_delay.needed = Tensor::Zeros(device_, {3}, DType::kFloat32);
+  EXPECT_EQ(run(first), expected);
+  for (const float needed : first.float8_delay.needed.ToVector<float>()) {
+    EXPECT_GT(needed, 0);
+  }
+}
+
 TEST_F(FunctionsTest, LinearByParts) {
   Parameter weight = MakeParameter({3, 4, 2}, 1);
   Check([&](Tape& tape,

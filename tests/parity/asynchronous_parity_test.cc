@@ -104,7 +104,12 @@ std::vector<GridCase> Fp8Grids() {
            .cp = 2,
            .height = 6,
            .fp8 = true,
-           .plan = PlanFromText("sequence_parallel: true recompute: FULL")}};
+           .plan = PlanFromText("sequence_parallel: true recompute: FULL")},
+          {.tp = 2,
+           .pp = 2,
+           .fp8 = true,
+           .delayed = true,
+           .plan = PlanFromText("schedule: ZB_H1 microbatches: 2")}};
 }
 
 class AsynchronousParityTest : public testing::TestWithParam<SeededCase> {};

@@ -66,6 +66,7 @@ std::vector<GridCase> Grids() {
       {.cp = 2, .plan = PlanFromText("ulysses: 2")},
       {.dp = 2, .ep = 2, .moe = experts},
       {.tp = 2, .fp8 = true},
+      {.tp = 2, .fp8 = true, .delayed = true},
       // Attention to chosen blocks, whose lists the host reads.
       {.sparse_dit = CrossCondition::Kind::kFeatures},
       {.cp = 2, .height = 6, .sparse_dit = CrossCondition::Kind::kPicture}};

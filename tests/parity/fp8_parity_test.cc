@@ -1,8 +1,9 @@
 // Where linear layers multiply in FP8, losses and gradients are those of one
 // rank on every axis of the grid: scales of tokens and channels are those of
-// whole vectors, wherever tp cuts them, and no scale is of several tokens. Not
-// a bit differs where pipeline, schedule or recompute change. What is compared
-// is in fp64, so that no product but those in FP8 is rounded to few bits.
+// whole vectors, wherever tp cuts them, and no scale is of several tokens; or
+// scales are of what steps before needed on any rank. Not a bit differs where
+// pipeline, schedule or recompute change. What is compared is in fp64, so that
+// no product but those in FP8 is rounded to few bits.
 
 #include <limits>
 #include <utility>
@@ -27,10 +28,11 @@ TEST_P(Fp8ParityTest, LossesAndGradientsEqualOneRank) {
   EXPECT_TRUE(Within(report, tolerance)) << ParityText(report, tolerance, 10);
 }
 
-std::vector<GridCase> Grids() {
+std::vector<GridCase> Grids(bool delayed) {
   std::vector<GridCase> cases;
   const auto add = [&](GridCase grid, const char* plan = "") {
     grid.fp8 = true;
+    grid.delayed = delayed;
     grid.plan = PlanFromText(plan);
     cases.push_back(std::move(grid));
   };
@@ -72,7 +74,9 @@ std::vector<GridCase> Grids() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Grids, Fp8ParityTest, testing::ValuesIn(Grids()),
+INSTANTIATE_TEST_SUITE_P(Grids, Fp8ParityTest, testing::ValuesIn(Grids(false)),
+                         [](const auto& info) { return info.param.Name(); });
+INSTANTIATE_TEST_SUITE_P(Delayed, Fp8ParityTest, testing::ValuesIn(Grids(true)),
                          [](const auto& info) { return info.param.Name(); });
 
 // That the former compares layers in FP8, not layers that were left as they
@@ -83,6 +87,21 @@ TEST(Fp8Test, LossesAreNotThoseOfWholeProducts) {
   const ParityReport report = Compare(whole, fp8);
   EXPECT_FALSE(Within(report, ToleranceOf(DType::kFloat64)));
   // An element is off by a sixteenth at most, and a sum has many.
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  EXPECT_TRUE(Within(report, {.loss = 0.02, .gradient = kAny}))
+      << ParityText(report, {}, 10);
+}
+
+// That scales are those of earlier steps, from the second on: the weights'
+// gradients are then of rounded operands. Losses may be equal, as scales are
+// powers of two.
+TEST(Fp8Test, DelayedScalesDifferAfterTheFirstStep) {
+  const GridRecord current = Record({.fp8 = true});
+  const GridRecord delayed = Record({.fp8 = true, .delayed = true});
+  EXPECT_EQ(current.steps[0].loss, delayed.steps[0].loss);
+  EXPECT_EQ(current.steps[0].gradient_norm, delayed.steps[0].gradient_norm);
+  EXPECT_NE(current.steps[1].gradient_norm, delayed.steps[1].gradient_norm);
+  const ParityReport report = Compare(current, delayed);
   constexpr double kAny = std::numeric_limits<double>::infinity();
   EXPECT_TRUE(Within(report, {.loss = 0.02, .gradient = kAny}))
       << ParityText(report, {}, 10);
@@ -107,7 +126,10 @@ std::vector<GridCase> Pipelines() {
                   .fp8 = true,
                   .plan = PlanFromText(plan)};
     grid.plan.set_microbatches(4);
-    cases.push_back(std::move(grid));
+    for (const bool delayed : {false, true}) {
+      grid.delayed = delayed;
+      cases.push_back(grid);
+    }
   };
   add(false, 1, "recompute: FULL");
   add(false, 4, "schedule: ZB_H1");

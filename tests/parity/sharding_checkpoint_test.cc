@@ -2,18 +2,23 @@
 // it was written, and how they share them when it is read, must not show.
 
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <string>
 #include <thread>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/checksum.h"
+#include "runtime/comm/single.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
+#include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
 #include "trainer/rank_model.h"
@@ -195,6 +200,65 @@ TEST(ShardingCheckpointTest, ARunGoesOnUnderAnotherSharding) {
       }
     }
   }
+}
+
+// Scales of FP8 are those of steps before: a run that goes on has them, on any
+// grid, and the same bits under its own plan.
+TEST(ShardingCheckpointTest, ARunGoesOnWithTheScalesOfItsSteps) {
+  GridCase grid{.tp = 2, .dp = 2, .fp8 = true, .delayed = true};
+  const std::string folder = FolderOf("scales");
+  Train(grid, 1, 3, "", folder);
+  const auto straight = Train(grid, 1, 5, "", "");
+  const auto resumed = Train(grid, 4, 5, folder, "");
+  for (const int64_t step : {4, 5}) {
+    EXPECT_EQ(resumed.at(step), straight.at(step)) << step;
+  }
+  for (const GridCase& other :
+       {GridCase{.fp8 = true, .delayed = true},
+        GridCase{.cp = 2,
+        .pp = 2,
+        .fp8 = true,
+        .delayed = true,
+        .plan = PlanFromText("sharding: PARAMETERS")}}) {
+    for (const auto& [step, loss] : Train(other, 4, 5, folder, "")) {
+      EXPECT_NEAR(loss, straight.at(step), 1e-12) << other.Name() << step;
+    }
+  }
+  // That the scales are what it takes.
+  grid.delayed = false;
+  const auto current = Train(grid, 4, 5, folder, "");
+  EXPECT_GT(std::abs(current.at(5) - straight.at(5)), 1e-9);
+}
+
+// What others wrote into a checkpoint is not believed.
+TEST(ShardingCheckpointTest, ScalesThatCannotBeAreRefused) {
+  const GridCase grid{.fp8 = true, .delayed = true};
+  const std::string folder = FolderOf("bad_scales");
+  Train(grid, 1, 1, "", folder);
+  const std::string checkpoint = LatestCheckpoint(folder).value();
+  const TrainingSetup setup = SetupOf(grid);
+  SingleWorld world;
+  CpuDevice device(int64_t{1} << 40);
+  const auto model =
+      RankModel::Build(setup, PlanOf(grid), device, world).value();
+  const std::string manifest = checkpoint + "/manifest.json";
+  const auto whole =
+      nlohmann::json::parse(ReadFile(manifest, /*max_bytes=*/1 << 24).value());
+  ASSERT_TRUE(whole["metadata"].contains("float8_scales"));
+  for (const char* bad :
+       {"", "[]", "{\"a\": []}", "{\"a\": [[], [], [[1]]]}",
+        "{\"a\": [[], [], [[1, 0]]]}", "{\"a\": [[], [], [[4000, 1]]]}",
+        "{\"a\": [[], [], [[1, 2], [3, 4]]]}",
+        "{\"a\": [[], [], [[1.5, 2]]]}"}) {
+    auto changed = whole;
+    changed["metadata"]["float8_scales"] = bad;
+    CHECK_OK(WriteFileAtomically(manifest, changed.dump()));
+    EXPECT_THAT(MessageOf(LoadCheckpoint(*model, checkpoint).status()),
+                testing::HasSubstr("metadata 'float8_scales'"))
+        << bad;
+  }
+  CHECK_OK(WriteFileAtomically(manifest, whole.dump()));
+  CHECK_OK(LoadCheckpoint(*model, checkpoint).status());
 }
 
 }  // namespace

@@ -181,6 +181,9 @@ std::vector<GridCase> MaskedCases() {
       Partial({.pp = 4, .sparse_dit = CrossCondition::Kind::kFeatures},
               swapped.c_str()));
   cases.push_back(Partial({.pp = 4}, ("recompute: FULL " + swapped).c_str()));
+  // Scales of FP8 are those that microbatches needed of which it was visited.
+  cases.push_back(
+      Partial({.pp = 4, .fp8 = true, .delayed = true}, swapped.c_str()));
   cases.push_back(
       Partial({.pp = 4, .dtype = DType::kFloat32}, swapped.c_str()));
   cases.push_back(

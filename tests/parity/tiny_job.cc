@@ -56,6 +56,7 @@ TrainingSetup SetupOf(const GridCase& grid) {
   setup.trained = grid.trained;
   if (grid.fp8) {
     setup.float8 = {.layers = {"blocks.*"}, .except = {"*.modulation"}};
+    if (grid.delayed) setup.float8.history = 2;
   }
   if (setup.family->reconstructs()) {
     setup.objective =
@@ -167,6 +168,7 @@ std::vector<std::string> GridCase::Features() const {
   add(trained.frozen == WeightFormat::kFloat8, "float8");
   add(trained.frozen == WeightFormat::kNormalFloat4, "normal_float4");
   add(fp8, "fp8");
+  add(delayed, "delayed");
   add(ep != 1, fmt::format("ep{}", ep));
   if (moe.has_value()) {
     features.push_back(fmt::format("experts{}of{}", moe->top_k, moe->experts));

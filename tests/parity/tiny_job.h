@@ -93,6 +93,8 @@ struct GridCase {
   TrainedParameters trained;
   // Linear layers of blocks multiply in FP8.
   bool fp8 = false;
+  // With scales of earlier steps.
+  bool delayed = false;
   // In place of MLPs.
   std::optional<MoeConfig> moe;
   // The rest of the plan: the grid comes from above; buckets are small unless
