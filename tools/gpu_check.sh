@@ -1,8 +1,9 @@
 #!/bin/bash
 # Checks a node's GPU with what `./dev bundle` packed, in at most 8 minutes: the
-# tests of instructions, of the device, of every kernel and of training. Writes
-# JSON with the device's name; what each test said lies in the folder of the same
-# name. The status is not 0 where one failed.
+# tests of instructions, of the device, of every kernel and of training, then how
+# fast a DiT trains (gpu_speed.sh), in what is left of the time. Writes JSON with
+# the device's name; what each test said lies in the folder of the same name. The
+# status is not 0 where one failed.
 # Usage: gpu_check.sh [OUT.json]
 set -uo pipefail
 out=$(realpath "${1:-gpu_check.json}")
@@ -30,16 +31,31 @@ check() {
   echo "$name: status $status, $passed passed, $((SECONDS - begin)) s"
 }
 
+# Keeps the lines of JSON of gpu_speed.sh. That there is no time left for some
+# (124) is no failure.
+measure_speed() {
+  local begin=$SECONDS status=0
+  timeout $((most_seconds > SECONDS ? most_seconds - SECONDS : 1)) \
+    "$here/gpu_speed.sh" "$here/run_trireme" "$logs/speed" \
+    > "$logs/speed.json" 2> "$logs/speed.log" || status=$?
+  ((status == 0 || status == 124)) || failed=1
+  echo "gpu_speed.sh: status $status, $((SECONDS - begin)) s"
+  cat "$logs/speed.json"
+}
+
 check ptx_test
 check cuda_device_test
 check cuda_ops_test
 check cuda_parity_test
+measure_speed
 {
   gpu=$(property name)
   driver=$(property driver_version)
   printf '{"device": "%s", "driver": "%s", "tests": [\n' "${gpu:-none}" \
     "${driver:-none}"
   (IFS=$',\n'; printf '%s' "${results[*]}")
+  printf '], "speed": [\n'
+  paste -sd, "$logs/speed.json"
   printf ']}\n'
 } > "$out"
 echo "wrote $out"

@@ -44,8 +44,12 @@ program=${1:?PROGRAM}
 shift
 exec "$here/bin/$program" "$@"
 SCRIPT
-cp tools/gpu_check.sh "$bundle/"
-chmod +x "$bundle/run" "$bundle/gpu_check.sh"
+cat > "$bundle/run_trireme" <<'SCRIPT'
+#!/bin/bash
+exec "$(dirname "$(readlink -f "$0")")/run" trireme "$@"
+SCRIPT
+cp tools/gpu_check.sh tools/gpu_speed.sh "$bundle/"
+chmod +x "$bundle"/{run,run_trireme,gpu_check.sh,gpu_speed.sh}
 cp -r examples "$bundle/"
 XZ_OPT=-T0 tar -C "$work" -cJf "$out" trireme
 bytes=$(stat -c %s "$out")

@@ -1,0 +1,85 @@
+#!/bin/bash
+# Trains a DiT of DiT-XL/2's width and depth on made-up pictures, 1,024 tokens
+# each, for a few steps in BF16, in FP8, and in FP8 with scales of earlier steps,
+# and says how fast: a line of JSON for each, of the median of the steps behind
+# the first four. What the runs said lies in FOLDER.
+# Usage: gpu_speed.sh TRIREME FOLDER [DEVICE [HIDDEN LAYERS HEADS SIDE BATCH]]
+set -euo pipefail
+trireme=$(realpath "${1:?TRIREME}")
+folder=${2:?FOLDER}
+device=${3:-cuda}
+hidden=${4:-1152} layers=${5:-28} heads=${6:-16} side=${7:-256} batch=${8:-16}
+readonly first=4 steps=12 pictures=64 most_seconds=150
+
+process=
+trap '[[ -z $process ]] || kill -KILL "$process" 2> /dev/null' EXIT
+trap 'exit 124' TERM
+
+mkdir -p "$folder/data"
+cd "$folder"
+big_endian() {
+  printf '%b' "$(printf '\\x%02x' $(($1 >> 24 & 255)) $(($1 >> 16 & 255)) \
+    $(($1 >> 8 & 255)) $(($1 & 255)))"
+}
+{
+  printf '\x00\x00\x08\x03'
+  big_endian "$pictures"
+  big_endian "$side"
+  big_endian "$side"
+  head -c $((pictures * side * side)) /dev/urandom
+} > data/train-images-idx3-ubyte
+{
+  printf '\x00\x00\x08\x01'
+  big_endian "$pictures"
+  head -c "$pictures" /dev/zero
+} > data/train-labels-idx1-ubyte
+
+# Trains until it has seen enough steps; without the checkpoint at a run's end,
+# which takes gigabytes.
+measure() { # measure NAME FIELDS_OF_THE_JOB
+  local name=$1 lines=0 metrics=$1/metrics.jsonl status=0
+  cat > "$name.textproto" <<JOB
+name: "$name"
+model { dit { hidden: $hidden layers: $layers heads: $heads patch: 8 } }
+data { idx { folder: "$PWD/data" } resolution: $side }
+global_batch: $batch
+steps: 100000
+checkpoint { every_minutes: 0 }
+optimizer { learning_rate: 1e-4 }
+sample { at_end: false }
+$2
+JOB
+  rm -rf "$name"
+  "$trireme" train "$name.textproto" --out "$name" --device "$device" \
+    > "$name.log" 2>&1 &
+  process=$!
+  local until=$((SECONDS + most_seconds))
+  while ((lines < first + steps && SECONDS < until)) &&
+    kill -0 "$process" 2> /dev/null; do
+    sleep 0.5
+    [[ ! -e $metrics ]] || lines=$(wc -l < "$metrics")
+  done
+  kill -KILL "$process" 2> /dev/null || true
+  wait "$process" 2> /dev/null || status=$?
+  process=
+  if ((lines < first + steps)); then
+    printf '{"run": "%s", "steps": %d, "status": %d}\n' "$name" "$lines" \
+      "$status"
+    tail -n 5 "$name.log" >&2
+    return 1
+  fi
+  local figures=("$name" $((lines - first))) figure
+  for figure in step_s model_flops_per_s; do
+    figures+=("$(tail -n "+$((first + 1))" "$metrics" |
+      grep -oE "\"$figure\":[0-9.e+-]+" | cut -d: -f2 | sort -g |
+      awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}')")
+  done
+  printf '{"run": "%s", "steps": %d, "step_s": %s, "model_flops_per_s": %s}\n' \
+    "${figures[@]}"
+}
+
+failed=0
+measure bf16 "" || failed=1
+measure fp8 "fp8 {}" || failed=1
+measure fp8_delayed "fp8 { delayed {} }" || failed=1
+exit "$failed"
