@@ -149,5 +149,10 @@ TEST_F(SparseVaeFamilyTest, OnlyEndsReadFeatures) {
   EXPECT_EQ(family_->Shape().block_runs.size(), 6);
 }
 
+// Ranks of cp would all compute the same, and a plan would pay for them.
+TEST_F(SparseVaeFamilyTest, PlansWithContextParallelismAreRefused) {
+  EXPECT_FALSE(family_->Shape().context_parallel);
+}
+
 }  // namespace
 }  // namespace trireme
