@@ -331,8 +331,8 @@ absl::Status FillSets(const LatentFormat& format, Data& data) {
 absl::Status FillLatents(Data& data) {
   const auto cache = ReadLatentCache(data.latents().path());
   RETURN_IF_ERROR(WithContext(cache.status(), "data.latents.path"));
-  RETURN_IF_ERROR(cache->of_sets ? FillSets(cache->format, data)
-                                 : FillPictures(cache->format, data));
+  RETURN_IF_ERROR(cache->format.of_sets ? FillSets(cache->format, data)
+                                        : FillPictures(cache->format, data));
   const LatentFormat& format = cache->format;
   Latents& latents = *data.mutable_latents();
   if (latents.autoencoder().empty()) {
@@ -399,6 +399,7 @@ LatentFormat LatentFormatOf(const Data& data) {
             .width = 1,
             .scale = latents.scaling_factor(),
             .shift = latents.shift_factor(),
+            .of_sets = true,
             .lattice = latents.lattice()};
   }
   const int64_t views = std::max<int64_t>(latents.views(), 1);

@@ -55,7 +55,8 @@ Json ToJson(const LatentCache& cache) {
                {"pictures_hash", cache.samples_hash},
                {"pictures_per_shard", cache.samples_per_shard}};
   // The name of a field is that of the first kind of samples there was.
-  if (cache.of_sets) json["sets"] = true;
+  if (cache.format.of_sets) json["sets"] = true;
+  if (cache.with_pictures) json["with_pictures"] = true;
   if (cache.skips_smaller) json["skips_smaller"] = true;
   if (cache.format.views > 1) json["views"] = cache.format.views;
   if (cache.format.extra_channels > 0) {
@@ -162,7 +163,8 @@ absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
   cache.samples_hash = description.Hash("pictures_hash");
   cache.samples_per_shard =
       description.Whole("pictures_per_shard", kMostSamples);
-  cache.of_sets = description.Flag("sets");
+  cache.format.of_sets = description.Flag("sets");
+  cache.with_pictures = description.Flag("with_pictures");
   cache.skips_smaller = description.Flag("skips_smaller");
   cache.format.lattice = description.WholeIfAny("lattice", kMostSide);
   cache.format.sizes = description.Sizes("sizes");
@@ -199,7 +201,7 @@ class Writer {
     cache_.autoencoder = encoder_.autoencoder;
     cache_.weights_checksum = encoder_.weights_checksum;
     cache_.format = encoder_.format;
-    cache_.of_sets = encoder_.of_sets;
+    cache_.with_pictures = encoder_.format.of_sets;
     cache_.skips_smaller = encoder_.skips_smaller;
     cache_.samples = samples_.size();
     cache_.samples_hash = samples_.IndexHash();
@@ -301,7 +303,11 @@ class Writer {
 
   absl::StatusOr<EncodedSample> Encode(int64_t index) const {
     ASSIGN_OR_RETURN(const Sample sample, samples_.Read(index));
-    ASSIGN_OR_RETURN(EncodedSample encoded, EncodeConditions(sample));
+    const bool has_picture =
+        cache_.with_pictures && !sample.image.pixels.empty();
+    ASSIGN_OR_RETURN(EncodedSample encoded, has_picture
+                                                ? EncodeSample(sample)
+                                                : EncodeConditions(sample));
     ASSIGN_OR_RETURN(const LatentPosterior posterior, encoder_.encode(sample));
     encoded.latents =
         SerializeLatents(cache_.format, posterior.size, posterior.mean,

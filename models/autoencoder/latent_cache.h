@@ -24,8 +24,9 @@ struct LatentCache {
   std::string weights_checksum;
   // Shape, scale and shift of the latents.
   LatentFormat format;
-  // LatentEncoder::of_sets.
-  bool of_sets = false;
+  // Whether each sample of sets has its picture, if it had one; folders of
+  // earlier versions are without.
+  bool with_pictures = false;
   // LatentEncoder::skips_smaller.
   bool skips_smaller = false;
   // What was to be encoded, and in how many shards it lies.

@@ -32,9 +32,6 @@ struct LatentEncoder {
   std::string autoencoder;
   std::string weights_checksum;
   LatentFormat format;
-  // Whether latents are sets [channels, height, 1] of `channels` tokens, not
-  // pictures.
-  bool of_sets = false;
   // Whether pictures that are smaller than every size cannot be encoded.
   bool skips_smaller = false;
   // Errors: a sample without what is encoded; out of memory, which stays the

@@ -34,10 +34,11 @@ void ReadLatents(const Sample& sample, int64_t index, int64_t of_sample,
   }
 }
 
-// A sample without a picture has a gray one.
+// A sample without a picture has a gray one. Latents stand for a picture,
+// unless there is one beside them.
 absl::Status ReadPixels(const Sample& sample, const FieldSpec& spec,
                         int64_t index, FieldValues& values) {
-  if (!sample.latents.mean.empty()) {
+  if (!sample.latents.mean.empty() && sample.image.pixels.empty()) {
     const PictureSize& size = sample.latents.size;
     if (size != PictureSize{spec.shape.dim(1), spec.shape.dim(2)} ||
         static_cast<int64_t>(sample.latents.mean.size()) !=

@@ -34,6 +34,9 @@ struct LatentFormat {
   // Where latents are of unlike sizes: all that there may be, sorted
   // (models/data/buckets.h); height and width are the first's.
   std::vector<PictureSize> sizes;
+  // Whether latents are sets [channels, height, 1] of `channels` tokens, as of
+  // shapes, beside which a sample may have a picture; else they stand for it.
+  bool of_sets = false;
   // More than 0: `channels` are the most tokens of a set, which lie at places
   // of their own on a grid of so many a side.
   int64_t lattice = 0;

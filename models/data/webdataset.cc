@@ -34,7 +34,8 @@ constexpr int32_t kDamagedClass = -2;
 struct Entry {
   uint32_t shard = 0;
   int32_t class_id = kNoClass;
-  int64_t image = kNone;  // or its latents
+  int64_t image = kNone;    // or its latents
+  int64_t picture = kNone;  // beside latents that do not stand for it
   int64_t caption = kNone;
   int64_t json = kNone;
   int64_t tokens = kNone;
@@ -96,9 +97,9 @@ class WebDataset : public Dataset {
     CHECK(index >= 0 && index < size()) << index;
     const Entry& entry = entries_[index];
     Sample sample;
-    // Latents stand for pictures and for sets of tokens, and say where these
+    // Latents stand for pictures or for sets of tokens, and say where these
     // lie.
-    if (parts.image ||
+    if ((parts.image && !latents_.of_sets) ||
         ((parts.token_set || parts.voxels) && latents_.channels > 0)) {
       std::string path;
       ASSIGN_OR_RETURN(const std::string bytes,
@@ -108,6 +109,16 @@ class WebDataset : public Dataset {
     } else {
       sample.key = fmt::format("{}: the sample at byte {}",
                                shards_[entry.shard], entry.image);
+    }
+    if (parts.image && entry.picture != kNone) {
+      std::string path;
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       ReadMember(entry, entry.picture, kMaxImageBytes, path));
+      absl::StatusOr<Image> image = DecodeImage(bytes);
+      if (!image.ok()) {
+        return WithContext(image.status(), shards_[entry.shard] + ":" + path);
+      }
+      sample.image = *std::move(image);
     }
     RETURN_IF_ERROR(WithContext(ReadClass(entry, sample), sample.key));
     if (parts.caption) RETURN_IF_ERROR(ReadCaption(entry, sample));
@@ -243,14 +254,17 @@ class WebDataset : public Dataset {
 };
 
 // Notes where a member is, if it is one that samples are made of.
-void AddMember(const TarMember& member, std::string_view field, bool latents,
-               TarReader& reader, Entry& entry) {
+void AddMember(const TarMember& member, std::string_view field,
+               const LatentFormat& latents, TarReader& reader, Entry& entry) {
   // Of members with the same path, the first counts.
   const auto set_once = [&member](int64_t& position) {
     if (position == kNone) position = member.position;
   };
-  if (latents ? field == "latents" : IsImageEnding(field)) {
+  const bool of_latents = latents.channels > 0;
+  if (of_latents ? field == "latents" : IsImageEnding(field)) {
     set_once(entry.image);
+  } else if (latents.of_sets && IsImageEnding(field)) {
+    set_once(entry.picture);
   } else if (field == "txt") {
     set_once(entry.caption);
   } else if (field == "json") {
@@ -272,7 +286,8 @@ void AddMember(const TarMember& member, std::string_view field, bool latents,
 
 // Appends the samples of one shard; its damage is logged and given in `damage`.
 // Errors: the file cannot be opened.
-absl::Status IndexShard(const std::string& file, uint32_t shard, bool latents,
+absl::Status IndexShard(const std::string& file, uint32_t shard,
+                        const LatentFormat& latents,
                         std::vector<Entry>& entries, absl::Status& damage) {
   absl::StatusOr<std::unique_ptr<TarReader>> opened = TarReader::Open(file, 0);
   if (absl::IsDataLoss(opened.status())) {
@@ -370,19 +385,19 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWebDataset(
   ASSIGN_OR_RETURN(std::vector<std::string> shards, ListShards(options.paths));
   ASSIGN_OR_RETURN(std::vector<std::string> names,
                    ReadClassNames(options.paths));
-  const bool latents = options.latents.channels > 0;
   std::vector<Entry> entries;
   absl::Status first_damage;
   for (size_t i = 0; i < shards.size(); ++i) {
     absl::Status damage;
-    RETURN_IF_ERROR(IndexShard(shards[i], static_cast<uint32_t>(i), latents,
-                               entries, damage));
+    RETURN_IF_ERROR(IndexShard(shards[i], static_cast<uint32_t>(i),
+                               options.latents, entries, damage));
     if (first_damage.ok()) first_damage = damage;
   }
   if (entries.empty() && !first_damage.ok()) return first_damage;
   if (entries.empty()) {
     return NotFound("no sample (a {} member) in {}{}",
-                    latents ? ".latents" : ".png, .jpg, .jpeg or .webp",
+                    options.latents.channels > 0 ? ".latents"
+                                                 : ".png, .jpg, .jpeg or .webp",
                     shards.front(), shards.size() > 1 ? " or the others" : "");
   }
   int32_t classes = options.num_classes;

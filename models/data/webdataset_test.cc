@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "models/data/idx.h"
+#include "models/data/latents.h"
 #include "models/data/shard_writer.h"
 #include "models/image/encode.h"
 #include "runtime/core/file.h"
@@ -246,6 +247,36 @@ TEST_F(WebDatasetTest, ReadsOnlyThePartsAskedFor) {
   const auto sample = (*dataset)->ReadParts(0, {.caption = true});
   ASSERT_TRUE(sample.ok()) << sample.status();
   EXPECT_EQ(sample->caption, "a caption");
+}
+
+// A generator of shapes' latents is shown the shape's picture. A stage of a
+// pipeline that reads no latents must know of it as the first one does.
+TEST_F(WebDatasetTest, SetsOfLatentsHaveTheirPicturesBesideThem) {
+  const LatentFormat format = {
+      .channels = 2, .height = 3, .width = 1, .of_sets = true};
+  const std::string latents =
+      SerializeLatents(format, {.height = 3, .width = 1}, {1, 2, 3, 4, 5, 6},
+                       {0, 0, 0, 0, 0, 0});
+  TarWriter tar;
+  tar.Add("a.png", Picture(7));
+  tar.Add("a.latents", latents);
+  tar.Add("b.latents", latents);
+  const std::string path = Write("sets.tar", tar.Finish());
+  const auto dataset = OpenWebDataset({.paths = {path}, .latents = format});
+  ASSERT_TRUE(dataset.ok()) << dataset.status();
+  ASSERT_EQ((*dataset)->size(), 2);
+  const auto whole = (*dataset)->Read(0);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(whole->latents.mean, (std::vector<float>{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(whole->image.pixels, FilledImage(4, 3, 1, 7).pixels);
+  const auto picture = (*dataset)->ReadParts(0, {.image = true});
+  ASSERT_TRUE(picture.ok()) << picture.status();
+  EXPECT_EQ(picture->image.pixels, whole->image.pixels);
+  EXPECT_TRUE(picture->latents.mean.empty());
+  const auto without = (*dataset)->Read(1);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_TRUE(without->image.pixels.empty());
+  EXPECT_FALSE(without->latents.mean.empty());
 }
 
 // They are skipped and counted, as pictures that cannot be read are.

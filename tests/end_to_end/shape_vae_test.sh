@@ -141,8 +141,26 @@ expect_error "expected precision FP32" \
   --set model.shape_vae.losses.normal=1
 expect_error "objective: found rectified_flow, expected reconstruction" \
   "$trireme" train vae.textproto --set 'objective={rectified_flow {}}'
+# A picture of each shape lies beside its latents, unless the folder is of an
+# earlier version. The second stage reads no latents, and knows of it.
+echo 'grid { pp: 2 }' > seen_plan.textproto
+"$trireme" launch flow.textproto --ranks 2 --plan seen_plan.textproto \
+  --out seen \
+  --set 'model={triposg {hidden: 32 layers: 3 heads: 2 picture {}}}' \
+  --set steps=2 > train.txt
+expect_in train.txt "shapes: seen/samples/step_00000002.png"
+mkdir unseen
+cp latents/classes.txt latents/latents.json unseen
+python3 - <<'PYTHON'
+import tarfile
+with tarfile.open("latents/shard-000000.tar") as whole, \
+        tarfile.open("unseen/shard-000000.tar", "w") as without:
+    for member in whole:
+        if not member.name.endswith(".png"):
+            without.addfile(member, whole.extractfile(member))
+PYTHON
 expect_error "found latents of 8x1 in " \
-  "$trireme" train flow.textproto \
+  "$trireme" train flow.textproto --set data.latents.path=unseen \
   --set 'model={triposg {hidden: 32 layers: 3 heads: 2 picture {}}}'
 expect_error "expected an autoencoder of shapes" \
   "$trireme" data shapes more --shapes --latents flow

@@ -85,12 +85,13 @@ absl::StatusOr<LatentEncoder> ShapeLatentEncoder(const std::string& path,
                    DecoderOfDrawn(found, path, latents, weights.get(), device));
   ASSIGN_OR_RETURN(std::string checksum,
                    autoencoder->WeightsChecksum(*weights));
+  LatentFormat format = autoencoder->latents();
+  format.of_sets = true;
   std::error_code error;
   return LatentEncoder{
       .autoencoder = std::filesystem::absolute(found.weights, error).native(),
       .weights_checksum = std::move(checksum),
-      .format = autoencoder->latents(),
-      .of_sets = true,
+      .format = format,
       .encode = [autoencoder](const Sample& sample) {
         return autoencoder->Encode(sample);
       }};
