@@ -511,8 +511,9 @@ Command LaunchCommand() {
       {.name = "lost_after_s",
        .value = "SECONDS",
        .default_value = "10",
-       .help = "a rank that is silent for so long is lost; 0: only one that is "
-               "stopped here is"},
+       .help =
+           "a rank that is silent for so long, more than 3, is lost; 0: only "
+           "one that is stopped here is"},
       {.name = "check",
        .help = "trains nothing: says whether all hosts can be reached and have "
                "the same program, job, data and time, and the devices of "

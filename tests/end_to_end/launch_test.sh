@@ -141,6 +141,10 @@ expect_error "found 2 tasks of srun that do not know of one another" \
 expect_error "sbatch failed" env PATH=/usr/bin:/bin "$trireme" launch \
   job.textproto --slurm --ranks 2
 
+echo "== what contains a wait outlasts it"
+expect_error "--lost_after_s: found 2 s, expected more than the 3 s of" \
+  "$trireme" launch job.textproto --ranks 1 --lost_after_s 2
+
 echo "== Kubernetes"
 "$trireme" launch job.textproto --emit kubernetes --image lab/trireme --nodes 2 \
   --ranks 4 > job.yaml
