@@ -31,15 +31,17 @@ JOB
 expect_in dry.txt "16 tokens"
 expect_in dry.txt "9 samples in 2 classes"
 "$trireme" launch job.textproto --ranks 2 --set model.dit.moe.experts=4 \
-  --out run > train.txt
+  --set 'validation={every: 12 samples: 3}' --out run > train.txt
 expect_in train.txt "2 shapes: run/samples/step_00000012.png"
 [[ -e run/samples/step_00000012/00_block_0.glb ]] ||
   fail "no mesh among: $(ls -R run/samples)"
 
-# TensorBoard shows the meshes that were drawn, and each expert's share.
+# TensorBoard shows the meshes that were drawn, each expert's share, and how each
+# parameter's elements are distributed, as the checkpoint has them.
 python3 - <<'PYTHON'
 import json, struct
 from event_files import tensors
+from weights_files import read_checkpoint
 
 found = {(step, plugin, tag): (shape, numbers)
          for step, plugin, tag, shape, numbers in tensors("run/tensorboard")}
@@ -65,7 +67,47 @@ for name in "00_block", "01_ring":
     shape, numbers = found.pop((12, "mesh", "samples/%s_FACE" % name))
     assert shape == [1, indices["count"] // 3, 3], (shape, indices)
     assert max(numbers) < points["count"], max(numbers)
+weights = read_checkpoint("run/checkpoints/step_00000012", "model")
+for name, (_, values) in weights.items():
+    shape, numbers = found.pop((12, "histograms", "parameters/" + name))
+    bins = list(zip(*[iter(numbers)] * 3))
+    assert sum(count for _, _, count in bins) == len(values), name
+    for low, high, count in bins:
+        inside = sum(low <= value < high if high > 0 else low < value <= high
+                     for value in values)
+        assert inside == count, (name, low, high, count, inside)
 assert not found, list(found)
+PYTHON
+
+# TensorBoard reads what it is meant to, where it is installed.
+python3 - <<'PYTHON'
+try:
+    from tensorboard.backend.event_processing import plugin_event_accumulator
+    from tensorboard.util import tensor_util
+except ImportError as error:
+    print("TensorBoard's own reader is not tried:", error)
+    raise SystemExit(0) from None
+import json
+
+found = plugin_event_accumulator.EventAccumulator(
+    "run/tensorboard", size_guidance={"tensors": 0}).Reload()
+
+
+def last(plugin, tag):
+    assert tag in found.PluginTagToContent(plugin), (plugin, tag, found.Tags())
+    event = found.Tensors(tag)[-1]
+    return event.step, tensor_util.make_ndarray(event.tensor_proto)
+
+
+steps = [json.loads(line) for line in open("run/metrics.jsonl")]
+step, loss = last("scalars", "train/loss")
+assert (step, round(float(loss), 4)) == (12, round(steps[-1]["loss"], 4)), loss
+for tag in found.PluginTagToContent("histograms"):
+    shape = last("histograms", tag)[1].shape
+    assert len(shape) == 2 and shape[1] == 3, (tag, shape)
+assert b"steps: 12" in last("text", "job")[1].item()
+assert last("images", "samples")[1][2].startswith(b"\x89PNG")
+assert last("mesh", "samples/00_block_VERTEX")[1].shape[2] == 3
 PYTHON
 
 "$trireme" sample run --out drawn.png --per_class 2 --evaluate 3 > sample.txt

@@ -7,6 +7,7 @@
 #include "models/image/encode.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "trainer/evaluation/parameter_histograms.h"
 #include "trainer/evaluation/routing_picture.h"
 #include "trainer/run/class_names.h"
 
@@ -62,6 +63,7 @@ bool Evaluations::Draws(int64_t step) const {
 absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
                                     StepMetrics& metrics) {
   const int64_t step = metrics.step;
+  ShowParameters(step, log);
   if (Validates(step)) {
     const auto measured = validation_->Measure();
     RETURN_IF_ERROR(WithContext(measured.status(), "validation"));
@@ -102,6 +104,16 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
     LOG(WARNING) << "step " << step << ": drew nothing: " << MessageOf(drawn);
   }
   return absl::OkStatus();
+}
+
+void Evaluations::ShowParameters(int64_t step, RunLog* log) {
+  const auto histograms = ParameterHistograms(*model_);
+  if (log == nullptr) return;
+  const absl::Status shown = log->AddParameters(step, histograms);
+  if (!shown.ok()) {
+    LOG(WARNING) << "step " << step
+                 << ": no histograms of parameters: " << MessageOf(shown);
+  }
 }
 
 absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,

@@ -46,14 +46,16 @@ class Evaluations {
     return (!validation_.has_value() || validated_) &&
            (!samples_.has_value() || drew_);
   }
-  // Measures what is due after a step, into its metrics. `log` is null but on
-  // rank 0. What cannot be drawn is told, and training goes on. Collective.
+  // Measures what is due after a step, into its metrics, and shows how the
+  // parameters are distributed. `log` is null but on rank 0. What cannot be
+  // drawn or shown is told, and training goes on. Collective.
   absl::Status AfterStep(const RunFolder& folder, RunLog* log,
                          StepMetrics& metrics);
 
  private:
   bool Validates(int64_t step) const;
   bool Draws(int64_t step) const;
+  void ShowParameters(int64_t step, RunLog* log);
   // Writes and logs a picture of which experts the samples went to.
   absl::Status ShowRouting(int64_t step, const Measured& measured,
                            const RunFolder& folder, RunLog& log) const;

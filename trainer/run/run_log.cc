@@ -72,6 +72,16 @@ absl::Status RunLog::Write(const StepMetrics& metrics) {
   return status;
 }
 
+absl::Status RunLog::AddParameters(
+    int64_t step,
+    const std::map<std::string, std::vector<HistogramBin>>& histograms) {
+  absl::Status status;
+  for (const auto& [name, bins] : histograms) {
+    status.Update(tensorboard_->AddHistogram("parameters/" + name, step, bins));
+  }
+  return status;
+}
+
 absl::Status RunLog::AddPicture(std::string_view tag, int64_t step,
                                 const std::string& path) {
   ASSIGN_OR_RETURN(const std::string png, ReadFile(path, kMaxPictureBytes));

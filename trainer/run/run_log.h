@@ -5,11 +5,13 @@
 #define TRIREME_TRAINER_RUN_RUN_LOG_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -39,6 +41,10 @@ class RunLog {
   absl::Status GoBackTo(int64_t step);
   // A line for whoever watches.
   void Tell(std::string_view text) { progress_->Tell(text); }
+  // How the elements of parameters are distributed, by name, for TensorBoard.
+  absl::Status AddParameters(
+      int64_t step,
+      const std::map<std::string, std::vector<HistogramBin>>& histograms);
   // A PNG file, for TensorBoard.
   absl::Status AddPicture(std::string_view tag, int64_t step,
                           const std::string& path);
