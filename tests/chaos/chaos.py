@@ -33,7 +33,7 @@ import network  # pylint: disable=wrong-import-position
 
 # That a run needs for a fault: as many as it does while that lasts.
 STEPS_PER_FAULT = 100
-STEPS_PER_QUICK_FAULT = 40
+STEPS_PER_QUICK_FAULT = 70
 LINK_BYTES_PER_S = 1e8
 
 
