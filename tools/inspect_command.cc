@@ -20,6 +20,7 @@
 #include "runtime/core/median.h"
 #include "runtime/core/status.h"
 #include "runtime/telemetry/metrics_log.h"
+#include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/program/compile.h"
 #include "tools/commands.h"
@@ -33,10 +34,6 @@ namespace trireme {
 namespace {
 
 constexpr char kName[] = "inspect";
-
-constexpr std::string_view kModelFlops =
-    "model FLOPs are those of the blocks' products, forward and backward; "
-    "embeddings, head and recompute are not counted";
 
 // A file's text, which could write anything to a terminal.
 std::string Printable(const std::string& text) {
@@ -129,14 +126,14 @@ void PrintSpeed(const std::vector<nlohmann::json>& entries,
   if (peak_flops.has_value() && ranks.has_value()) {
     fmt::print(
         "MFU {:.1f} % = model FLOP/s / (ranks x peak) = {:.4g} / ({} x "
-        "{:.4g}); {}\n",
+        "{:.4g}); model FLOPs: {}\n",
         100 * flops / (static_cast<double>(*ranks) * *peak_flops), flops,
-        *ranks, *peak_flops, kModelFlops);
+        *ranks, *peak_flops, kModelFlopsMeaning);
   } else {
     fmt::print(
         "MFU = model FLOP/s / (ranks x peak FLOP/s of one rank's device: "
-        "--peak_flops); {}\n",
-        kModelFlops);
+        "--peak_flops); model FLOPs: {}\n",
+        kModelFlopsMeaning);
   }
 }
 

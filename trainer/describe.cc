@@ -68,10 +68,8 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
             : "",
         setup.base.weights, KeptIn(trained.frozen));
   }
-  text += fmt::format(
-      "flops  {}FLOP per sample: products of the blocks, forward and "
-      "backward\n",
-      Short(ModelTrainingFlops(shape)));
+  text += fmt::format("flops  {}FLOP per sample: {}\n",
+                      Short(ModelTrainingFlops(shape)), kModelFlopsMeaning);
   text += fmt::format("data   {} samples in {} classes\n", data.samples,
                       data.classes);
   for (size_t b = 0; b < data.bucket_samples.size(); ++b) {

@@ -188,11 +188,11 @@ double ShareOfBlocks(RankModel& model) {
 std::vector<double> FlopsPerSample(RankModel& model) {
   const double share = ShareOfBlocks(model);
   TrainingSetup setup = model.setup();
-  std::vector<double> flops = {share * ModelTrainingFlops(ModelShapeOf(setup))};
+  std::vector<double> flops = {ModelTrainingFlops(ModelShapeOf(setup), share)};
   setup.buckets.clear();
   for (size_t b = 1; b < model.setup().buckets.size(); ++b) {
     setup.family = model.setup().buckets[b].family;
-    flops.push_back(share * ModelTrainingFlops(ModelShapeOf(setup)));
+    flops.push_back(ModelTrainingFlops(ModelShapeOf(setup), share));
   }
   return flops;
 }

@@ -69,8 +69,8 @@ struct StepMetrics {
   // Of the slowest rank, batch reading included.
   double step_s = 0;
   int64_t samples = 0;
-  // Matrix-product FLOPs of the model (ModelTrainingFlops), not of recompute;
-  // of a partial pipeline those of the blocks that microbatches come to.
+  // ModelTrainingFlops of all samples; of a partial pipeline's blocks those
+  // that microbatches come to.
   double model_flops = 0;
   // Of the rank that holds most, by category.
   MemoryByCategory peak_bytes{};

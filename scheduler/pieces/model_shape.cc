@@ -90,17 +90,20 @@ ModelPieces PiecesOf(const ModelShape& model, const BlockSplit& split,
   return model.pieces(model, split, recompute, deferred);
 }
 
-double ModelTrainingFlops(const ModelShape& model) {
+double ModelTrainingFlops(const ModelShape& model, double blocks) {
+  const auto flops_of = [](const PieceFigures& piece) {
+    return ProductFlops(piece.kernels.forward) +
+           ProductFlops(piece.kernels.backward_input) +
+           ProductFlops(piece.kernels.backward_weight);
+  };
   const ModelPieces pieces = PiecesOf(model, {}, Plan::NONE, false);
-  double flops = 0;
+  double of_blocks = 0;
   for (const BlockRun& run : BlockRunsOf(model)) {
-    const PieceKernels& kernels = pieces.blocks[run.kind].kernels;
-    flops +=
-        static_cast<double>(run.count) *
-        (ProductFlops(kernels.forward) + ProductFlops(kernels.backward_input) +
-         ProductFlops(kernels.backward_weight));
+    of_blocks +=
+        static_cast<double>(run.count) * flops_of(pieces.blocks[run.kind]);
   }
-  return flops;
+  return flops_of(pieces.embedding) + blocks * of_blocks +
+         flops_of(pieces.head);
 }
 
 std::vector<BlockRun> BlockRunsOf(const ModelShape& model) {

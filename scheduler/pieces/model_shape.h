@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -151,9 +152,16 @@ BlockSplit SplitOf(const Plan& plan);
 ModelPieces PiecesOf(const ModelShape& model, const BlockSplit& split,
                      Plan::Recompute recompute, bool deferred);
 
-// Forward and backward over one sample: the FLOPs of MFU: products of the
-// blocks, neither the embedding's nor the head's, nor recomputation.
-double ModelTrainingFlops(const ModelShape& model);
+// Forward and backward over one sample, the FLOPs of MFU: of all matrix
+// products and convolutions that the model has in training, the embedding's,
+// the head's and the losses' among them, each once however often it is computed
+// again. Elementwise work is none, nor are gradients that a piece is not asked
+// for. `blocks`: of the model's, the share that the sample passes.
+double ModelTrainingFlops(const ModelShape& model, double blocks = 1);
+// The same for whoever reads the figure.
+inline constexpr std::string_view kModelFlopsMeaning =
+    "all matrix products of the model and its losses, forward and backward, "
+    "counted in a dry step; recompute is not counted";
 
 // Kinds are numbered from 0.
 int32_t NumBlockKinds(const ModelShape& model);

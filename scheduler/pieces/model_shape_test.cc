@@ -40,11 +40,11 @@ TEST(ModelShape, FlopsAreThoseOfThePapers) {
   dit.text = ModelShape::Text::kJoint;
   EXPECT_DOUBLE_EQ(BlockFlops(dit),
                    24.0 * 144 * 64 * 64 + 4.0 * 144 * 144 * 64);
-  // What the runtime does before and after the blocks takes time, but is none
-  // of the FLOPs of MFU.
   const double blocks = ModelTrainingFlops(dit);
-  dit.pieces = PiecesByFormulas({.embedding_flops = 1e9, .head_flops = 1e9});
-  EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit), blocks);
+  dit.pieces = PiecesByFormulas({.embedding_flops = 1e6, .head_flops = 2e6});
+  EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit), blocks + 9e6);
+  // Of a partial pipeline: every sample passes both ends.
+  EXPECT_DOUBLE_EQ(ModelTrainingFlops(dit, 0.5), 0.5 * blocks + 9e6);
 }
 
 // Korthikanti et al., table 2, and a DiT's block by the same count: too little

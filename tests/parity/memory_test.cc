@@ -1,5 +1,5 @@
 // The peak that a dry step predicts for each rank is what the rank's arena
-// measures.
+// measures, and the FLOPs of MFU are those that a dry step counts.
 
 #include <cmath>
 #include <memory>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/comm/dry.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
@@ -223,6 +224,50 @@ INSTANTIATE_TEST_SUITE_P(
 
 constexpr MoeConfig kExperts = {
     .experts = 4, .top_k = 2, .expert_hidden = 24, .balance_weight = 0.1};
+
+// The planner and the metrics add up pieces, each of which a model has as often
+// as it says: one that is missing or counted twice is a wrong MFU.
+class ModelFlopsTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(ModelFlopsTest, AreThoseOfADryStepOfTheWholeModel) {
+  GridCase job = GetParam();
+  job.batch = 1;
+  const TrainingSetup setup = SetupOf(job);
+  CpuDevice device(int64_t{1} << 40, CpuDevice::Mode::kDry);
+  DryWorld world(/*rank=*/0, /*size=*/1);
+  const auto model = RankModel::Build(setup, PlanOf(job), device, world);
+  CHECK_OK(model.status());
+  const int64_t before = device.stream().counted().product_flops;
+  CHECK_OK((*model)->Step((*model)->DryBatch(), {.step = 1}).status());
+  const int64_t counted = device.stream().counted().product_flops - before;
+  ASSERT_GT(counted, 0);
+  // Where what a block reads does not train, as features that it attends to,
+  // one rank asks it for fewer gradients than a stage of a pipeline does.
+  const bool all_train =
+      setup.trained.all() && !GetParam().sparse_dit.has_value();
+  EXPECT_NEAR(
+      ModelTrainingFlops(ModelShapeOf(setup)) / static_cast<double>(counted), 1,
+      all_train ? 1e-12 : 0.01);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, ModelFlopsTest,
+    testing::Values(
+        GridCase{}, GridCase{.text = Text::kCross},
+        GridCase{.text = Text::kJoint}, GridCase{.other_heights = {4}},
+        GridCase{.conditions_per_block = true}, GridCase{.moe = kExperts},
+        GridCase{.mmdit = true},
+        GridCase{
+            .mmdit = true, .single_layers = 0, .image_attention_layers = 2},
+        GridCase{.hidream = true, .moe = kExperts},
+        GridCase{.triposg = CrossCondition::Kind::kPicture},
+        GridCase{.sparse_dit = CrossCondition::Kind::kFeatures},
+        GridCase{.shape_vae = true}, GridCase{.sparse_vae = true},
+        GridCase{.mesh_tokens = true}, GridCase{.swin = true},
+        GridCase{.trained = Adapters()}, GridCase{.trained = Layers()},
+        GridCase{.dtype = DType::kBFloat16, .fp8 = true},
+        GridCase{.plan = PlanFromText("recompute: SELECTIVE")}),
+    [](const auto& info) { return info.param.Name(); });
 
 // Where a rank has all experts, tokens take the same memory however they are
 // routed.

@@ -242,9 +242,10 @@ std::string StatusText(const JobStatus& status,
   text += fmt::format(
       "speed   {:.4g} s a step, {:.4g} samples/s, {:.4g} TFLOP/s{}\n",
       last.step_s(), last.samples_per_s(), last.model_flops_per_s() / 1e12,
-      peak.has_value() ? fmt::format(", MFU {:.1f} %",
-                                     100 * last.model_flops_per_s() / *peak)
-                       : "");
+      peak.has_value()
+          ? fmt::format(", MFU {:.1f} % of {:.4g} TFLOP/s",
+                        100 * last.model_flops_per_s() / *peak, *peak / 1e12)
+          : "");
   text += fmt::format("time    {}\n", Shares(last));
   text += ExpertsText(last);
   int64_t bytes = 0;

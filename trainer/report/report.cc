@@ -21,6 +21,7 @@
 #include "runtime/device/arena.h"
 #include "runtime/telemetry/metrics_log.h"
 #include "runtime/telemetry/progress.h"
+#include "scheduler/pieces/model_shape.h"
 #include "trainer/report/charts.h"
 
 namespace trireme {
@@ -176,6 +177,7 @@ std::string Summary(const RunFolder& run, const std::vector<Json>& steps) {
               fmt::format("{:.4g} s, {:.4g} samples/s, {:.4g} model TFLOP/s",
                           median("step_s"), median("samples_per_s"),
                           median("model_flops_per_s") / 1e12));
+  text += Row("model FLOPs", std::string(kModelFlopsMeaning));
   const double skipped = NumberOr(last, "skipped_samples", 0);
   if (skipped > 0) {
     text += Row("skipped samples", fmt::format("{:.0f}", skipped));

@@ -115,10 +115,6 @@ ModelShape GptShape(const Gpt& gpt, int64_t pp) {
   return model;
 }
 
-double GptTrainingFlops(const Gpt& gpt) {
-  return ModelTrainingFlops(GptShape(gpt, 1)) + 3 * LogitFlops(gpt);
-}
-
 void ChargeGpt(const Gpt& gpt, const ClusterModel& cluster, const Plan& plan,
                PlanCosts& costs) {
   const double logits = static_cast<double>(gpt.tokens * gpt.vocabulary) *

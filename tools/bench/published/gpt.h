@@ -37,10 +37,6 @@ struct Gpt {
 // first one's table for its logits.
 ModelShape GptShape(const Gpt& gpt, int64_t pp);
 
-// Of a sample, as published runs count them: forward and backward of blocks and
-// logits.
-double GptTrainingFlops(const Gpt& gpt);
-
 // Adds to one replica's costs of GptShape what the shape does not say. All
 // nodes of the cluster are alike, and hold whole tensor-parallel groups.
 void ChargeGpt(const Gpt& gpt, const ClusterModel& cluster, const Plan& plan,

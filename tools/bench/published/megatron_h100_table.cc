@@ -69,7 +69,7 @@ absl::StatusOr<double> PredictH100Mfu(const H100Run& run,
   for (PlanCosts& replica : costs) ChargeGpt(gpt, cluster, plan, replica);
   ASSIGN_OR_RETURN(const Estimate estimate,
                    EstimateOfCosts(model, cluster, plan, costs));
-  return estimate.mfu * GptTrainingFlops(gpt) / ModelTrainingFlops(model);
+  return estimate.mfu;
 }
 
 absl::StatusOr<H100Table> MakeH100Table(const Efficiencies& constants) {
