@@ -1,13 +1,13 @@
 #include "parallel/logical_tensors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <utility>
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "parallel/shard_copies.h"
+#include "runtime/checkpoint/tensor_bytes.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -92,10 +92,6 @@ void ForEachPiece(const Shape& shape, DType dtype, Visit visit) {
 
 SafetensorsEntry EntryOf(const TensorPart& part) {
   return {part.name, part.local.dtype(), part.global_shape};
-}
-
-const std::byte* BytesOf(const Tensor& tensor) {
-  return static_cast<const std::byte*>(tensor.raw_data());
 }
 
 }  // namespace
@@ -226,8 +222,7 @@ void LogicalGather::AssembleParts(const VisitPiece& visit) {
             });
         CopyRuns(runs, part, assembled);
       }
-      visit(tensor,
-            {BytesOf(assembled), static_cast<size_t>(assembled.bytes())});
+      visit(tensor, BytesForFile(assembled));
     });
   }
 }
@@ -250,8 +245,7 @@ void LogicalGather::Run(const VisitWhole& visit) {
       whole = Tensor::Empty(host, tensor.shape, tensor.dtype,
                             MemoryCategory::kCommunication, "gathered tensor");
     }
-    std::memcpy(static_cast<std::byte*>(whole.raw_data()) + done, piece.data(),
-                piece.size());
+    SetBytesFromFile(whole, done, piece);
     done += static_cast<int64_t>(piece.size());
     if (done < whole.bytes()) return;
     visit(tensor, whole);

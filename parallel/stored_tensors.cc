@@ -1,7 +1,6 @@
 #include "parallel/stored_tensors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "parallel/shard_copies.h"
+#include "runtime/checkpoint/tensor_bytes.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
@@ -478,7 +478,6 @@ absl::Status StoredTensors::Read(const TensorPart& part) const {
           : Tensor::Empty(host, part.local.shape(), part.local.dtype(),
                           MemoryCategory::kCommunication, "part that is read");
   filled.device().Synchronize();
-  auto* const local = static_cast<std::byte*>(filled.raw_data());
   const int64_t size = DTypeSize(whole->dtype);
   ForEachLocalRun(part.global_shape, part.shards,
                   [&](int64_t at, int64_t global, int64_t count) {
@@ -488,9 +487,9 @@ absl::Status StoredTensors::Read(const TensorPart& part) const {
                     whole->ForEachPiece(
                         global + first - at, last - first,
                         [&](std::span<const std::byte> bytes, int64_t done) {
-                          std::memcpy(
-                              local + (first - part.begin + done) * size,
-                              bytes.data(), bytes.size());
+                          SetBytesFromFile(filled,
+                                           (first - part.begin + done) * size,
+                                           bytes);
                         });
                   });
   if (&filled.device() == &host) part.local.CopyFrom(filled);

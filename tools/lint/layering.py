@@ -63,13 +63,11 @@ CONFINED = [
 
 # (what the code says, paths that may say it, why)
 CONFINED_WORDS = [
-    (re.compile(r"\b(raw_data|HostView)\b"),
-     # These two copy between files' bytes and tensors.
-     re.compile(r"runtime/(device|ops|comm|checkpoint)/|"
-                r"parallel/(logical|stored)_tensors\.cc$|tests/|tools/bench/|"
+    (re.compile(r"(\braw_data\b|\bHostView\b|(?:\.|->)data<)"),
+     re.compile(r"runtime/(device|ops|comm|checkpoint)/|tests/|tools/bench/|"
                 r".*_test(ing)?\.(cc|h)$"),
-     "elements are reached where they lie by kernels and messages only; "
-     "elsewhere by Upload and Download (runtime/device/host.h)"),
+     "elements are reached where they lie by kernels, messages and files "
+     "only; elsewhere by Upload and Download (runtime/device/host.h)"),
     (re.compile(r"\bmodel(?:\(\))?\.((?:has|mutable)_\w+)\("),
      MAY_NAME_FAMILIES, WHY_NOT_FAMILIES),
     (re.compile(r"(<<<|__shared__|\basm\b)"),

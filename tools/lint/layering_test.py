@@ -58,11 +58,13 @@ class LayeringTest(unittest.TestCase):
             self.assertEqual(lines("runtime/ops/cuda/norm.cu", text), [1])
 
     def test_elements_are_touched_by_kernels_and_messages_only(self):
-        for text in ("float* x = tensor.raw_data();", "HostView<int>(x)[0] = 1;"):
+        for text in ("float* x = tensor.raw_data();", "HostView<int>(x)[0] = 1;",
+                     "const T* x = tensor.data<T>();"):
             self.assertEqual(lines("runtime/ops/copy.cc", text), [])
             self.assertEqual(lines("runtime/comm/single.cc", text), [])
             self.assertEqual(lines("parallel/layers_test.cc", text), [])
             self.assertEqual(lines("parallel/layers.cc", text), [1])
+            self.assertEqual(lines("parallel/stored_tensors.cc", text), [1])
             self.assertEqual(lines("runtime/autograd/tape.cc", text), [1])
         self.assertEqual(lines("parallel/layers.cc", "// Not raw_data."), [])
 

@@ -1,9 +1,11 @@
 #include "trainer/profile/link_profile.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <numeric>
 
+#include "runtime/device/host.h"
 #include "trainer/profile/profile_statistics.h"
 
 namespace trireme {
@@ -188,15 +190,15 @@ class LinkProfiler {
 
   // What the sender decides.
   bool Again(int peer, bool sends, bool decision) const {
-    const Tensor word = Message(device_, 1);
-    uint8_t* const value = word.data<uint8_t>();
+    const std::array<uint8_t, 1> decided = {decision ? uint8_t{1} : uint8_t{0}};
+    const Tensor word = Upload<uint8_t>(
+        device_, {1}, decided, MemoryCategory::kCommunication, "probe");
     if (sends) {
-      *value = decision ? 1 : 0;
       world_.Send(word, peer, 2, "profile").Wait();
     } else {
       world_.Receive(word, peer, 2, "profile").Wait();
     }
-    return *value != 0;
+    return Download<uint8_t>(word).front() != 0;
   }
 
   static Tensor Message(Device& device, int64_t bytes) {

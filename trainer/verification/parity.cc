@@ -11,6 +11,7 @@
 #include "runtime/comm/host_staged.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/status.h"
+#include "runtime/device/host.h"
 #include "scheduler/plan/stage_ranks.h"
 #include "trainer/check_device.h"
 #include "trainer/memory_limit.h"
@@ -58,12 +59,11 @@ double RelativeError(double reference, double value) {
 }  // namespace
 
 std::vector<double> ToDoubles(const Tensor& tensor) {
-  std::vector<double> values(tensor.num_elements());
+  std::vector<double> values;
   DispatchFloating(tensor.dtype(), [&](auto element) {
     using T = decltype(element);
-    const T* data = tensor.data<T>();
-    for (size_t i = 0; i < values.size(); ++i) {
-      values[i] = static_cast<double>(data[i]);
+    for (const T value : Download<T>(tensor)) {
+      values.push_back(static_cast<double>(value));
     }
   });
   return values;
