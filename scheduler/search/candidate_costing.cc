@@ -161,7 +161,9 @@ bool CandidateCosting::MoveToDrive(Plan& plan, PlanCosts& costs) const {
     // No more than the fullest rank has, however the blocks are cut.
     const int64_t most = CeilDivide(model_.layers, moved.grid().pp());
     int64_t units = std::min<int64_t>(Offload::kHostUnits, most);
-    if (!fits(units)) return false;
+    // With fewer what is done with them does not hide, but is done.
+    while (units > 0 && !fits(units)) --units;
+    if (units == 0) return false;
     // The more the host holds, the fewer are read.
     for (int64_t beyond = most; beyond - units > 1;) {
       const int64_t middle = (units + beyond) / 2;

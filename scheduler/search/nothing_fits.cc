@@ -1,6 +1,5 @@
 #include "scheduler/search/nothing_fits.h"
 
-#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -9,8 +8,6 @@
 #include "scheduler/costs/estimate.h"
 #include "scheduler/costs/host_memory.h"
 #include "scheduler/costs/plan_costs.h"
-#include "scheduler/pieces/model_shape.h"
-#include "scheduler/program/program.h"
 #include "scheduler/program/validator.h"
 #include "scheduler/search/candidate_plan.h"
 
@@ -23,7 +20,6 @@ constexpr double kGigabyte = 1e9;
 
 std::string WhyNotOnDrive(const PlannerInput& input,
                           const ClusterModel& cluster, Candidate candidate) {
-  if (candidate.drive) return "";
   const std::string_view contents =
       input.model.trained_leaves ? "optimizer and most blocks" : "most blocks";
   if (DriveFolderOf(cluster).empty()) {
@@ -33,8 +29,7 @@ std::string WhyNotOnDrive(const PlannerInput& input,
         contents);
   }
   candidate.drive = true;
-  candidate.host_units = static_cast<int32_t>(std::min<int64_t>(
-      Offload::kHostUnits, CeilDivide(input.model.layers, candidate.pp)));
+  candidate.host_units = 1;
   const absl::StatusOr<Plan> plan =
       PlanOfCandidate(input.model, cluster, input.global_batch, candidate);
   if (!plan.ok()) return "";

@@ -20,8 +20,8 @@ absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
                          const std::vector<Candidate>& candidates);
 
 // Of a candidate whose hosts' memory is too small: why the optimizer's states
-// and most blocks do not lie on a drive instead, to be added to a message;
-// empty where they do, or fit there.
+// and all blocks but one do not lie on a drive instead, to be added to a
+// message; empty where that fits.
 std::string WhyNotOnDrive(const PlannerInput& input,
                           const ClusterModel& cluster, Candidate candidate);
 

@@ -144,6 +144,19 @@ TEST(OffloadHosts, WhereTheHostIsTooSmallForWeightsTheDriveHasMost) {
   EXPECT_LT(copies_of(kLayers), 0.5 * copies_of(held));
 }
 
+// Reads, copies, updates and writes of fewer than four do not hide.
+TEST(OffloadHosts, AHostThatHoldsTwoBlocksIsEnough) {
+  PlannerInput input = Input();
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_host_memory_bytes(11'700'000'000);
+  node.set_drive_folder("/mnt/drive");
+  node.set_drive_bytes_per_s(1e9);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  EXPECT_EQ(report.best.front().plan.offload().nvme().host_units(), 2u);
+  EXPECT_TRUE(Fits(report.best.front().estimate));
+}
+
 TEST(OffloadHosts, ADriveThatIsNotThereOrTooSmallIsSaid) {
   PlannerInput input = Input();
   Cluster::Node& node = *input.cluster.mutable_nodes(0);
