@@ -157,6 +157,44 @@ TEST(OffloadHosts, AHostThatHoldsTwoBlocksIsEnough) {
   EXPECT_TRUE(Fits(report.best.front().estimate));
 }
 
+// Blocks' inputs that do not fit the device take the place of blocks in the
+// host's memory, which these would fill.
+TEST(OffloadHosts, WhereInputsGoToTheHostMoreBlocksLieOnTheDrive) {
+  PlannerInput input = Input();
+  input.cluster.mutable_devices(0)->set_memory_bytes(3'500'000'000);
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_drive_folder("/mnt/drive");
+  node.set_drive_bytes_per_s(1e9);
+  // 40 GB hold weights and gradients beside the inputs.
+  for (const double host_bytes : {14e9, 40e9}) {
+    node.set_host_memory_bytes(host_bytes);
+    const PlanReport report = Planned(input);
+    ASSERT_FALSE(report.best.empty()) << host_bytes;
+    const RankedPlan& best = report.best.front();
+    EXPECT_TRUE(best.plan.offload().activations()) << host_bytes;
+    EXPECT_TRUE(Fits(best.estimate)) << host_bytes;
+    EXPECT_EQ(best.plan.offload().nvme().host_units() > 0, host_bytes < 20e9)
+        << host_bytes;
+  }
+}
+
+// Nor do they push the optimizer's states onto a drive that is full.
+TEST(OffloadHosts, WhereInputsGoToTheHostAFullDriveHoldsNothing) {
+  PlannerInput input = Input();
+  input.cluster.mutable_devices(0)->set_memory_bytes(3'500'000'000);
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  // Of 18 bytes a parameter, but not of inputs beside them.
+  node.set_host_memory_bytes(49'200'000'000);
+  node.set_drive_folder("/mnt/drive");
+  node.set_drive_bytes_per_s(1e9);
+  node.set_drive_free_bytes(1'000'000'000);
+  const PlanReport report = Planned(input);
+  ASSERT_FALSE(report.best.empty());
+  for (const RankedPlan& ranked : report.best) {
+    EXPECT_TRUE(Fits(ranked.estimate)) << ToText(ranked.candidate);
+  }
+}
+
 TEST(OffloadHosts, ADriveThatIsNotThereOrTooSmallIsSaid) {
   PlannerInput input = Input();
   Cluster::Node& node = *input.cluster.mutable_nodes(0);

@@ -4,10 +4,13 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
+#include "scheduler/pieces/model_shape.h"
+#include "scheduler/program/memory.h"
 #include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/nothing_fits.h"
 #include "scheduler/search/refinement.h"
@@ -209,14 +212,18 @@ class Search {
 
   // With fewer units on the device where what the bound leaves out (messages,
   // and when which unit is there) is too much, and then without the inputs of
-  // blocks; where these are too much for a host, with optimizer states on its
-  // drive.
+  // blocks; where these are too much for a host, with more on its drive.
   absl::StatusOr<Estimate> FittedEstimate(size_t index) {
     Candidate& candidate = report_.candidates[index];
+    std::optional<std::pair<Candidate, Estimate>> before_drive;
     while (true) {
       ASSIGN_OR_RETURN(const Plan plan, costing_.PlanOf(index, candidate));
       ASSIGN_OR_RETURN(Estimate estimate,
                        EstimatePlan(input_.model, cluster_, plan));
+      if (before_drive.has_value() && estimate.drive_overflow.bytes > 0) {
+        candidate = before_drive->first;
+        return std::move(before_drive->second);
+      }
       if (WorstOverflow(estimate).bytes > 0) {
         // With one unit no copy hides.
         const bool moves = MayMoveInputs(candidate);
@@ -228,14 +235,45 @@ class Search {
           candidate.activations = true;
           continue;
         }
-      } else if (estimate.host_overflow.bytes > 0 && candidate.activations &&
-                 !candidate.drive && input_.model.trained_leaves &&
-                 !DriveFolderOf(cluster_).empty()) {
-        candidate.drive = true;
-        continue;
+      } else if (estimate.host_overflow.bytes > 0 && candidate.activations) {
+        const auto moved = WithMoreOnDrive(estimate, candidate);
+        if (moved.has_value()) {
+          before_drive.emplace(candidate, std::move(estimate));
+          candidate = *moved;
+          continue;
+        }
       }
       return estimate;
     }
+  }
+
+  // Optimizer states where they are not there, else the weights of more blocks;
+  // nothing where there are no more.
+  std::optional<Candidate> WithMoreOnDrive(const Estimate& estimate,
+                                           Candidate candidate) const {
+    if (DriveFolderOf(cluster_).empty()) return std::nullopt;
+    if (!std::exchange(candidate.drive, true) && input_.model.trained_leaves) {
+      return candidate;
+    }
+    const int64_t held = candidate.host_units > 0
+                             ? candidate.host_units
+                             : CeilDivide(input_.model.layers, candidate.pp);
+    if (held == 1) return std::nullopt;
+    int64_t block_bytes = 1;
+    for (const RankMemory& rank : estimate.memory.ranks) {
+      for (const ChunkMemory& chunk : rank.chunks) {
+        for (const UnitMemory& unit : chunk.units) {
+          block_bytes = std::max(block_bytes, unit.parameter_bytes);
+        }
+      }
+    }
+    // Each of the node's ranks leaves as many.
+    const HostOverflow& over = estimate.host_overflow;
+    const int64_t less =
+        over.bytes / (block_bytes * cluster_.nodes[over.node].count);
+    candidate.host_units = static_cast<int32_t>(
+        std::max<int64_t>(1, held - std::max<int64_t>(1, less)));
+    return candidate;
   }
 
   // Fastest first, of steps and candidates. Where only rounding tells steps
