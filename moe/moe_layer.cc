@@ -51,11 +51,14 @@ Parameter& CreateExperts(ParameterStore& store, const ProcessGrid& grid,
                          const std::string& name, const MoeConfig& config,
                          const Shape& shape, int hidden_dim, int64_t fan_in,
                          int64_t fan_out) {
-  return store.CreateLinearWeight(
+  Parameter& weight = store.CreateLinearWeight(
       name, shape, ExpertShard(grid, SlicesOf(grid, config), hidden_dim),
       {.kind = Initializer::Kind::kXavierUniform,
        .fan_in = fan_in,
        .fan_out = fan_out});
+  // Grouped products are in the job's precision.
+  weight.float8_products = false;
+  return weight;
 }
 
 Shape InnerShape(const MoeConfig& config, int64_t width) {

@@ -152,6 +152,17 @@ TEST_F(Fp8RunTest, JobsThatCannotBeAreRefused) {
   job_.mutable_fp8()->add_except("*.nothing");
   EXPECT_THAT(MessageOf(Run("except")),
               HasSubstr("fp8.except: found '*.nothing'"));
+  job_.mutable_fp8()->set_except(0, "blocks.*");
+  EXPECT_THAT(MessageOf(Run("none")),
+              HasSubstr("fp8.except: found 'blocks.*', which leaves out every "
+                        "layer of 'blocks.*'"));
+  // Products of experts stay what they are, which is no reason to say nothing.
+  job_.mutable_model()->mutable_dit()->mutable_moe()->set_experts(2);
+  job_.mutable_fp8()->clear_except();
+  job_.mutable_fp8()->set_layers(0, "*.experts.*");
+  EXPECT_THAT(MessageOf(Run("experts")),
+              HasSubstr("fp8.layers: found '*.experts.*', which no layer is"));
+  job_.mutable_model()->mutable_dit()->clear_moe();
   job_.clear_fp8();
   job_.mutable_fp8()->mutable_delayed()->set_history(0);
   EXPECT_THAT(MessageOf(Run("history")), HasSubstr("fp8.delayed.history"));

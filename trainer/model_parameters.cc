@@ -52,27 +52,50 @@ absl::Status CheckPatterns(const char* field,
   return absl::OkStatus();
 }
 
-}  // namespace
-
-ParameterList ParametersOf(const ModelFamily& family,
-                           const TrainedParameters& trained) {
+// What the whole model makes.
+template <typename F>
+void WithParameters(const ModelFamily& family, const TrainedParameters& trained,
+                    const Float8Layers& float8, F&& f) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
   ParameterStore store(device, DType::kFloat32, /*seed=*/0,
-                       ParameterStore::Allocate::kAll, trained);
+                       ParameterStore::Allocate::kAll, trained, float8);
   const ProcessGrid grid;
   const StepInputs inputs;
   const auto chunk =
       family.Build({.blocks = {0, family.Shape().layers}}, store, grid, inputs);
+  f(store);
+}
+
+// Of layers that can multiply in FP8, which experts cannot.
+std::vector<NamedShape> Float8Weights(const ModelFamily& family) {
+  Float8Layers every;
+  every.layers = {"*"};
+  std::vector<NamedShape> weights;
+  WithParameters(family, {}, every, [&](const ParameterStore& store) {
+    for (const auto& parameter : store.parameters()) {
+      if (!parameter->float8_products) continue;
+      weights.push_back({parameter->name, parameter->global_shape});
+    }
+  });
+  return weights;
+}
+
+}  // namespace
+
+ParameterList ParametersOf(const ModelFamily& family,
+                           const TrainedParameters& trained) {
   ParameterList parameters;
-  for (const auto& parameter : store.parameters()) {
-    const int64_t elements = parameter->global_shape.num_elements();
-    parameters.all.push_back({parameter->name, parameter->global_shape});
-    parameters.elements += elements;
-    if (!parameter->trainable) continue;
-    parameters.trained.push_back(parameter->name);
-    parameters.trained_elements += elements;
-  }
-  parameters.adapters = store.adapters();
+  WithParameters(family, trained, {}, [&](const ParameterStore& store) {
+    for (const auto& parameter : store.parameters()) {
+      const int64_t elements = parameter->global_shape.num_elements();
+      parameters.all.push_back({parameter->name, parameter->global_shape});
+      parameters.elements += elements;
+      if (!parameter->trainable) continue;
+      parameters.trained.push_back(parameter->name);
+      parameters.trained_elements += elements;
+    }
+    parameters.adapters = store.adapters();
+  });
   return parameters;
 }
 
@@ -98,14 +121,25 @@ absl::Status CheckTrained(const ModelFamily& family,
 absl::Status CheckFloat8(const ModelFamily& family,
                          const Float8Layers& layers) {
   if (layers.layers.empty()) return absl::OkStatus();
-  const std::vector<NamedShape> all = ParametersOf(family, {}).all;
+  const std::vector<NamedShape> all = Float8Weights(family);
   RETURN_IF_ERROR(CheckPatterns("fp8.layers", layers.layers, all,
                                 /*parameters_too=*/false));
   std::vector<std::string> except = layers.except;
   for (const char* const pattern : kNotInFloat8ByDefault) {
     std::erase(except, pattern);
   }
-  return CheckPatterns("fp8.except", except, all, /*parameters_too=*/false);
+  RETURN_IF_ERROR(CheckPatterns("fp8.except", except,
+                                ParametersOf(family, {}).all,
+                                /*parameters_too=*/false));
+  const bool any =
+      std::any_of(all.begin(), all.end(), [&](const NamedShape& weight) {
+        return layers.Has(weight.name.substr(0, weight.name.rfind('.')));
+      });
+  if (any) return absl::OkStatus();
+  return InvalidArgument(
+      "fp8.except: found '{}', which leaves out every layer of '{}', expected "
+      "fewer",
+      fmt::join(layers.except, ", "), fmt::join(layers.layers, ", "));
 }
 
 absl::Status CheckGroups(const ModelFamily& family,
