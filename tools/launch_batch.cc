@@ -71,6 +71,31 @@ absl::StatusOr<BatchJob> BatchJobOf(const ParsedCommand& arguments,
 
 }  // namespace
 
+absl::Status CheckBatchOptions(const ParsedCommand& arguments) {
+  const bool slurm = arguments.Has("slurm"), emits = arguments.Has("emit");
+  if (slurm && emits) {
+    return InvalidArgument("--emit: found with --slurm, expected one of them");
+  }
+  const bool batch = slurm || emits;
+  // What a batch system runs has --resume in any case.
+  const bool resumes = !batch || arguments.Has("resume");
+  struct Owned {
+    const char* option;
+    const char* of;
+    bool has_it;
+  };
+  for (const Owned& owned :
+       {Owned{"sbatch", "--slurm", slurm}, Owned{"image", "--emit", emits},
+        Owned{"nodes", "--slurm or --emit", batch},
+        Owned{"checkpoint", "--resume", resumes},
+        Owned{"allow", "--resume", resumes}}) {
+    if (owned.has_it || !arguments.Has(owned.option)) continue;
+    return InvalidArgument("--{}: found without {}, expected with it",
+                           owned.option, owned.of);
+  }
+  return absl::OkStatus();
+}
+
 int HandToBatch(const ParsedCommand& arguments, const BatchLaunch& launch) {
   const absl::StatusOr<BatchJob> batch = BatchJobOf(arguments, launch);
   if (!batch.ok()) return Fail(kName, batch.status());

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "tools/commands.h"
 
 namespace trireme {
@@ -19,6 +20,10 @@ struct BatchLaunch {
   std::string program;                 // this one
   std::vector<std::string> arguments;  // of launch, which train takes as well
 };
+
+// Errors: both of `--slurm` and `--emit`, an option of one without
+// it, or of --resume, which what they run has in any case.
+absl::Status CheckBatchOptions(const ParsedCommand& arguments);
 
 // Prints the script or hands it to sbatch; the program's exit status. Errors
 // are printed: options that the machines' owner decides, nodes that do not

@@ -368,6 +368,12 @@ absl::StatusOr<std::optional<TlsIdentity>> IdentityOf(
 }
 
 int Run(const ParsedCommand& arguments, int, char**) {
+  const absl::Status of_batch = CheckBatchOptions(arguments);
+  if (!of_batch.ok()) return Fail(kName, of_batch);
+  // Before a batch system has a launch that would be told of a mistake when it
+  // is its turn.
+  const absl::StatusOr<Limits> limits = LimitsOf(arguments);
+  if (!limits.ok()) return Fail(kName, limits.status());
   absl::StatusOr<Launch> launch = CheckFiles(arguments);
   if (!launch.ok()) return Fail(kName, launch.status());
   LaunchedJob& job = launch->job;

@@ -127,6 +127,17 @@ PATH=$work/bin:$PATH "$trireme" launch job.textproto --slurm --ranks 2 \
 expect_in script.txt "--restarts=7 --metrics=127.0.0.1:0 --tls --check"
 expect_error "--hosts: found with --slurm" "$trireme" launch job.textproto \
   --slurm --hosts a:1
+# What would be ignored, or be refused when the job has waited for its turn.
+expect_error "--nodes: found without --slurm or --emit" "$trireme" launch \
+  job.textproto --ranks 2 --nodes 2 --dry_run
+expect_error "--sbatch: found without --slurm" "$trireme" launch \
+  job.textproto --emit kubernetes --sbatch=--partition=gpu
+expect_error "--emit: found with --slurm" "$trireme" launch job.textproto \
+  --slurm --emit kubernetes
+expect_error "--allow: found without --resume" "$trireme" launch \
+  job.textproto --slurm --ranks 2 --allow seed --dry_run
+expect_error "--restarts: found -1" "$trireme" launch job.textproto --slurm \
+  --ranks 2 --restarts=-1 --dry_run
 # A job that is queued again is not led back to where its first start began.
 again=(launch job.textproto --out runs/batch --resume
   --checkpoint step_00000012 --steps 14)
