@@ -162,7 +162,8 @@ TEST_F(TrainTest, ACopyInMemoryOfTheLastStepIsSaved) {
   options_.job.set_steps(8);
   // It is not given up for a checkpoint that is not there.
   options_.from_step = 3;
-  EXPECT_THAT(MessageOf(Run()), HasSubstr("step_00000003/manifest.json"));
+  EXPECT_THAT(MessageOf(Run()), AllOf(HasSubstr("step_00000003/manifest.json"),
+                                      HasSubstr("there is none")));
   options_.from_step.reset();
   // The same folder, as shells complete its name.
   options_.out += "/";
@@ -194,6 +195,9 @@ TEST_F(TrainTest, StepsThatAreDoneAreNotDoneAgain) {
   options_.job.set_steps(3);
   EXPECT_THAT(MessageOf(Run()),
               HasSubstr("steps: found 3, expected at least the 4 of"));
+  options_.job.set_steps(6);
+  options_.from_step = 3;
+  EXPECT_THAT(MessageOf(Run()), HasSubstr("of the run's: step_00000004"));
 }
 
 TEST_F(TrainTest, AnOrderToStopSavesAndGoesOnToTheSameBits) {
@@ -362,8 +366,6 @@ TEST_F(TrainTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
   EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000020/manifest.json")));
 }
 
-// A step of few tokens needs little beside the model's state, less than the
-// largest tensor is.
 // What was being saved behind a step that fails is not lost: samples that are
 // gone are gone for all ranks, though one alone has looked for them.
 TEST_F(TrainTest, ACheckpointBehindAStepThatFailsIsWritten) {
@@ -400,6 +402,8 @@ TEST_F(TrainTest, ACheckpointBehindAStepThatFailsIsWritten) {
   }
 }
 
+// A step of few tokens needs little beside the model's state, less than the
+// largest tensor is.
 TEST_F(TrainTest, CheckpointsAreWrittenAndReadWithinTheStepsMemory) {
   options_.job.mutable_model()->mutable_dit()->set_hidden(512);
   // Where values are rounded, loading makes them anew.

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "fmt/format.h"
 #include "parallel/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -54,6 +55,23 @@ std::string IdOf(const TrainOptions& options, const RunFolder& folder) {
 int64_t NewestOnDisk(const RunFolder& folder) {
   const auto steps = CheckpointSteps(folder.checkpoints());
   return steps.ok() && !steps->empty() ? steps->back() : -1;
+}
+
+// Errors name the checkpoints that there are.
+absl::Status CheckIsThere(const RunFolder& folder, int64_t step) {
+  const absl::Status found =
+      ReadManifest(folder.checkpoints() + "/" + CheckpointName(step)).status();
+  if (found.ok()) return found;
+  const auto steps = CheckpointSteps(folder.checkpoints());
+  std::vector<std::string> names;
+  if (steps.ok()) {
+    for (const int64_t other : *steps) {
+      if (other != step) names.push_back(CheckpointName(other));
+    }
+  }
+  return StatusOf(found.code(), "{}; expected another one of the run's: {}",
+                  MessageOf(found),
+                  names.empty() ? "there is none" : absl::StrJoin(names, ", "));
 }
 
 // The files that hold this rank's parts of the copy's tensors. The indexes are
@@ -133,9 +151,7 @@ absl::StatusOr<std::unique_ptr<MemoryCopies>> OpenMemoryCopies(
   absl::Status there;
   if (control.rank() == 0 && options.resume && options.from_step.has_value()) {
     // Copies of steps after it are given up for it.
-    there = ReadManifest(folder.checkpoints() + "/" +
-                         CheckpointName(*options.from_step))
-                .status();
+    there = CheckIsThere(folder, *options.from_step);
   }
   RETURN_IF_ERROR(control.Agree(there, "the checkpoint to go on from"));
   control.Broadcast(id, "memory copies");
