@@ -24,9 +24,11 @@
 #include "scheduler/plan/plan.h"
 #include "scheduler/program/compile.h"
 #include "tools/commands.h"
+#include "trainer/cluster_file.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job_file.h"
 #include "trainer/plot_loss.h"
+#include "trainer/run/is_run.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/train.h"
 
@@ -166,6 +168,19 @@ std::optional<int64_t> RanksOfRun(const RunFolder& run) {
   return *ranks;
 }
 
+// Experts for which a plan could have been written, and their width: those that
+// it was tuned for, or else one or more a rank of ep, or a rank's share of one.
+std::pair<int64_t, int64_t> SmallestExperts(const Plan& plan) {
+  const int64_t ep = plan.grid().ep();
+  if (ep < 2) return {0, 0};
+  const auto& tuned = plan.experts().tuned_for();
+  if (tuned.experts() > 0) return {tuned.experts(), tuned.expert_hidden()};
+  const int64_t copies = std::max<int64_t>(plan.experts().row_copies(), 1);
+  if (copies > 1 && ep % copies == 0) return {ep / copies, ep};
+  // Larger numbers are refused all the same, without overflow.
+  return {ep * std::clamp<int64_t>(plan.experts().shadowed(), 1, 1 << 20), ep};
+}
+
 // A job for which a plan could have been written: as many blocks and samples
 // as it says, or else enough.
 PlanContext SmallestContext(const Plan& plan, int64_t ranks) {
@@ -187,10 +202,13 @@ PlanContext SmallestContext(const Plan& plan, int64_t ranks) {
           ? plan.microbatches()
           : 4 * std::max<int64_t>(pp, plan.microbatch_group());
   const int64_t size = std::max<int64_t>(plan.microbatch_size(), 1);
+  const auto [experts, expert_hidden] = SmallestExperts(plan);
   return {.world_size = ranks,
           .global_batch =
               dp * std::min(microbatches, kMost) * std::min(size, kMost),
-          .num_blocks = blocks};
+          .num_blocks = blocks,
+          .experts = experts,
+          .expert_hidden = expert_hidden};
 }
 
 absl::Status InspectPlan(const std::string& path) {
@@ -238,6 +256,35 @@ absl::Status InspectJob(const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::Status InspectCluster(const std::string& path) {
+  ASSIGN_OR_RETURN(const Cluster cluster, LoadCluster(path));
+  int64_t devices = 0;
+  for (const Cluster::Node& node : cluster.nodes()) devices += node.count();
+  fmt::print("{}# a cluster of {} nodes, {} devices\n", PrintTextProto(cluster),
+             cluster.nodes_size(), devices);
+  return absl::OkStatus();
+}
+
+// Of a file that may be meant as any of three the one that it is; of one that
+// is none, what is wrong with it as the one that it is most like. A plan of one
+// field has as many mistakes as a job has of it; no job has so few.
+absl::Status InspectText(const std::string& path) {
+  const std::vector<
+      std::pair<absl::Status, absl::Status (*)(const std::string&)>>
+      kinds = {{LoadPlanFile(path).status(), InspectPlan},
+               {LoadJobFile(path, {}, {}).status(), InspectJob},
+               {LoadCluster(path).status(), InspectCluster}};
+  const auto mistakes = [](const absl::Status& status) {
+    return std::count(status.message().begin(), status.message().end(), '\n');
+  };
+  absl::Status nearest = kinds[0].first;
+  for (const auto& [status, inspect] : kinds) {
+    if (status.ok()) return inspect(path);
+    if (mistakes(status) < mistakes(nearest)) nearest = status;
+  }
+  return nearest;
+}
+
 absl::Status Inspect(const std::string& path,
                      std::optional<double> peak_flops) {
   namespace fs = std::filesystem;
@@ -272,12 +319,9 @@ absl::Status Inspect(const std::string& path,
     return InspectMetrics(path, std::nullopt, peak_flops);
   }
   if (ends_with("plan.textproto")) return InspectPlan(path);
-  if (ends_with(".textproto") || ends_with(".json")) {
-    // A plan under another name parses as a plan, a job as a job.
-    return LoadPlanFile(path).ok() ? InspectPlan(path) : InspectJob(path);
-  }
+  if (ends_with(".textproto") || ends_with(".json")) return InspectText(path);
   return InvalidArgument(
-      "{}: expected a job or plan (.textproto, .json), .safetensors, "
+      "{}: expected a job, plan or cluster (.textproto, .json), .safetensors, "
       "metrics.jsonl, or the folder of a run or checkpoint",
       path);
 }
@@ -297,6 +341,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
   }
   absl::Status status;
   if (arguments.Has("plot")) {
+    status = CheckIsRun(path);
+    if (!status.ok()) return Fail(kName, status);
     const std::string plot = arguments.Get("plot");
     status = CheckReplaces(plot, arguments.Has("overwrite"));
     if (status.ok()) status = PlotLoss(path, plot);
@@ -310,8 +356,8 @@ int Run(const ParsedCommand& arguments, int, char**) {
 
 Command InspectCommand() {
   return {{.name = kName,
-           .summary = "shows what a job, plan, checkpoint, run or tensor file "
-                      "holds",
+           .summary = "shows what a job, plan, cluster, checkpoint, run or "
+                      "tensor file holds",
            .positionals = {{.name = "FILE", .help = "file or folder"}},
            .options = {{.name = "plot",
                         .value = "PNG",

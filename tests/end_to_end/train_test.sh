@@ -154,6 +154,15 @@ expect_in inspect.txt "schedule: ONE_F_ONE_B"
 expect_in inspect.txt "4 ranks"
 "$trireme" inspect run/plan.textproto > inspect.txt
 expect_in inspect.txt "ClipGradients"
+echo 'grid { dp: 4 ep: 2 }' > experts.textproto
+"$trireme" inspect experts.textproto > inspect.txt
+expect_in inspect.txt "4 ranks"
+"$trireme" cluster describe --device A100 --out hardware.textproto
+"$trireme" inspect hardware.textproto > inspect.txt
+expect_in inspect.txt "a cluster of 1 nodes, 8 devices"
+echo 'grid { tq: 2 }' > odd.textproto
+expect_error "unknown field 'tq' in trireme.Plan.Grid" \
+  "$trireme" inspect odd.textproto
 
 echo "== help, and launch's account of what it would do"
 "$trireme" help train > help.txt
