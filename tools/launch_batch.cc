@@ -77,8 +77,6 @@ absl::Status CheckBatchOptions(const ParsedCommand& arguments) {
     return InvalidArgument("--emit: found with --slurm, expected one of them");
   }
   const bool batch = slurm || emits;
-  // What a batch system runs has --resume in any case.
-  const bool resumes = !batch || arguments.Has("resume");
   struct Owned {
     const char* option;
     const char* of;
@@ -86,9 +84,7 @@ absl::Status CheckBatchOptions(const ParsedCommand& arguments) {
   };
   for (const Owned& owned :
        {Owned{"sbatch", "--slurm", slurm}, Owned{"image", "--emit", emits},
-        Owned{"nodes", "--slurm or --emit", batch},
-        Owned{"checkpoint", "--resume", resumes},
-        Owned{"allow", "--resume", resumes}}) {
+        Owned{"nodes", "--slurm or --emit", batch}}) {
     if (owned.has_it || !arguments.Has(owned.option)) continue;
     return InvalidArgument("--{}: found without {}, expected with it",
                            owned.option, owned.of);

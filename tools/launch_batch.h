@@ -21,8 +21,7 @@ struct BatchLaunch {
   std::vector<std::string> arguments;  // of launch, which train takes as well
 };
 
-// Errors: both of `--slurm` and `--emit`, an option of one without
-// it, or of --resume, which what they run has in any case.
+// Errors: both of `--slurm` and `--emit`, or an option of one without it.
 absl::Status CheckBatchOptions(const ParsedCommand& arguments);
 
 // Prints the script or hands it to sbatch; the program's exit status. Errors

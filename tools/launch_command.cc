@@ -213,14 +213,43 @@ absl::Status SetLimits(const ParsedCommand& arguments, double communication_s,
   return CheckOrder(job.timeouts);
 }
 
-// What the ranks are to read is read here first: a mistake is then told once.
-absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
+// What would be passed over without a word otherwise.
+absl::Status CheckOptions(const ParsedCommand& arguments) {
+  RETURN_IF_ERROR(CheckBatchOptions(arguments));
+  // What a batch system runs has --resume in any case: it would not ask.
+  RETURN_IF_ERROR(CheckTrainingOptions(arguments));
   if (arguments.Has("drive") &&
       (!arguments.Has("device_memory") || arguments.Has("cluster"))) {
     return InvalidArgument(
-        "--drive: found, expected it with --device_memory and without "
-        "--cluster, which names its drive_folder");
+        "--drive: found {}, expected it with --device_memory and without "
+        "--cluster, which names its drive_folder",
+        arguments.Has("cluster") ? "with --cluster"
+                                 : "without --device_memory");
   }
+  return absl::OkStatus();
+}
+
+// Whether the job can be split among the ranks that there are to be. A check of
+// machines does without.
+absl::Status CheckSplit(const ParsedCommand& arguments, const LaunchedJob& job,
+                        const TrainingSetup& setup,
+                        const FieldLocations& of_plan) {
+  if (arguments.Has("check")) return absl::OkStatus();
+  const int64_t ranks = job.ranks.value_or(
+      !job.machines.hosts.empty()  ? RanksOn(job.machines.hosts)
+      : job.allocation.has_value() ? job.allocation->tasks
+                                   : 0);
+  // What wants none is told of the option.
+  if (ranks < 1) return absl::OkStatus();
+  const PlanContext context = PlanContextOf(setup, ranks);
+  return job.plan.has_value()
+             ? of_plan.Locate(ResolvePlan(*job.plan, context).status())
+             : DefaultPlan(context).status();
+}
+
+// What the ranks are to read is read here first: a mistake is then told once.
+absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
+  RETURN_IF_ERROR(CheckOptions(arguments));
   Launch launch;
   LaunchedJob& launched = launch.job;
   std::optional<int64_t> steps;
@@ -258,16 +287,19 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
       launched.ranks.has_value() || hosts || launched.allocation.has_value();
   if (!arguments.Has("plan")) {
     if (!given) launched.ranks = RanksOfDefaultPlan(*setup);
+    RETURN_IF_ERROR(CheckSplit(arguments, launched, *setup, job.locations));
     return launch;
   }
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   launched.files[arguments.Get("plan")] = plan.text;
   launched.plan = plan.plan;
-  if (given && !launch.cluster.has_value()) return launch;
-  const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
-  RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
-  // With a cluster, whose devices are then counted.
-  if (!launched.ranks.has_value()) launched.ranks = *of_plan;
+  if (!given || launch.cluster.has_value()) {
+    const absl::StatusOr<int64_t> of_plan = RanksOf(plan.plan);
+    RETURN_IF_ERROR(plan.locations.Locate(of_plan.status()));
+    // With a cluster, whose devices are then counted.
+    if (!launched.ranks.has_value()) launched.ranks = *of_plan;
+  }
+  RETURN_IF_ERROR(CheckSplit(arguments, launched, *setup, plan.locations));
   return launch;
 }
 
@@ -368,12 +400,6 @@ absl::StatusOr<std::optional<TlsIdentity>> IdentityOf(
 }
 
 int Run(const ParsedCommand& arguments, int, char**) {
-  const absl::Status of_batch = CheckBatchOptions(arguments);
-  if (!of_batch.ok()) return Fail(kName, of_batch);
-  // Before a batch system has a launch that would be told of a mistake when it
-  // is its turn.
-  const absl::StatusOr<Limits> limits = LimitsOf(arguments);
-  if (!limits.ok()) return Fail(kName, limits.status());
   absl::StatusOr<Launch> launch = CheckFiles(arguments);
   if (!launch.ok()) return Fail(kName, launch.status());
   LaunchedJob& job = launch->job;

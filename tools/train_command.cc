@@ -51,6 +51,7 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
         "--cluster: found without --check, expected with it; `trireme launch "
         "--cluster` trains on its machines");
   }
+  RETURN_IF_ERROR(CheckTrainingOptions(arguments));
   TrainOptions options;
   std::optional<int64_t> steps;
   if (arguments.Has("steps")) {
@@ -68,21 +69,10 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
   options.out = OutFolder(arguments.Given("out"), options.job);
   options.resume = arguments.Has("resume");
   if (arguments.Has("allow")) {
-    if (!options.resume) {
-      return InvalidArgument(
-          "--allow: found without --resume, expected with it");
-    }
     options.allow = absl::StrSplit(arguments.Get("allow"), ',');
   }
   if (arguments.Has("checkpoint")) {
-    const std::string name = arguments.Get("checkpoint");
-    options.from_step = StepOfName(name);
-    if (!options.resume || !options.from_step.has_value()) {
-      return InvalidArgument(
-          "--checkpoint: found '{}'{}, expected one of the run's checkpoints, "
-          "as step_00000100, with --resume",
-          name, options.resume ? "" : " without --resume");
-    }
+    options.from_step = StepOfName(arguments.Get("checkpoint"));
   }
   options.trace = arguments.Has("trace");
   if (arguments.Has("progress")) {

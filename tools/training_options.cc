@@ -1,6 +1,8 @@
 #include "tools/training_options.h"
 
 #include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/core/status.h"
 #include "tools/device_option.h"
 
 namespace trireme {
@@ -30,6 +32,23 @@ std::vector<OptionSpec> TrainingOptions() {
           DeviceOption(),
           {.name = "trace",
            .help = "writes Chrome traces of the second to fourth step"}};
+}
+
+absl::Status CheckTrainingOptions(const ParsedCommand& arguments) {
+  const bool resume = arguments.Has("resume");
+  if (arguments.Has("allow") && !resume) {
+    return InvalidArgument("--allow: found without --resume, expected with it");
+  }
+  if (arguments.Has("checkpoint")) {
+    const std::string name = arguments.Get("checkpoint");
+    if (!resume || !StepOfName(name).has_value()) {
+      return InvalidArgument(
+          "--checkpoint: found '{}'{}, expected one of the run's checkpoints, "
+          "as step_00000100, with --resume",
+          name, resume ? "" : " without --resume");
+    }
+  }
+  return absl::OkStatus();
 }
 
 std::vector<std::string> GivenTrainingOptions(const ParsedCommand& arguments) {

@@ -194,6 +194,23 @@ expect_error "--ranks: found without --dry_run" \
 expect_error "model.dit.hidden: found 32, expected a multiple of the 5 heads" \
   "$trireme" launch heads.textproto --ranks 3 --out never
 (($(grep -c "multiple of the 5 heads" error.txt) == 1)) || fail "$(cat error.txt)"
+# By the launch, before ranks and mpirun's words about them.
+expect_error "trireme launch: no default plan: found 3 ranks" \
+  "$trireme" launch job.textproto --ranks 3 --out never
+expect_error "trireme launch: plan.textproto:1: plan.grid: found tp" \
+  "$trireme" launch job.textproto --plan plan.textproto --ranks 2 --out never
+expect_error "trireme launch: --checkpoint: found 'step_00000002' without" \
+  "$trireme" launch job.textproto --checkpoint step_00000002 --out never
+# What would be passed over otherwise.
+expect_error "--image: found without --emit" \
+  "$trireme" launch job.textproto --image name --out never
+# A path that is no run's.
+expect_error "nowhere: no such folder; expected that of a run" \
+  "$trireme" sample nowhere
+expect_error "job.textproto: found a file, expected a run's folder" \
+  "$trireme" report job.textproto
+expect_error "--checkpoint: found no 'step_9'" \
+  "$trireme" sample run --checkpoint step_9
 # Each of these once ended verify with a stack trace.
 echo 'grid { pp: 2 } microbatches: 4 skip { }' > skip.textproto
 expect_error "plan.skip: found a model with 2 kinds of blocks" \
