@@ -16,7 +16,7 @@ constexpr char kWriter[] = "cluster describe";
 
 absl::Status Describe(const ParsedCommand& arguments) {
   if (arguments.positionals()[0] != "describe") {
-    return InvalidArgument("found '{}', expected 'describe'",
+    return InvalidArgument("found '{}', expected trireme cluster describe",
                            arguments.positionals()[0]);
   }
   ClusterPreset preset = {.launch_s = kUsualLaunchSeconds,

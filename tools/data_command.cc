@@ -79,7 +79,12 @@ absl::StatusOr<std::unique_ptr<Dataset>> Open(const ParsedCommand& arguments) {
   }
   if (arguments.Has("shards")) return OpenWebDataset({.paths = {source}});
   if (arguments.Has("idx")) {
-    return OpenIdx(source, arguments.Get("split"), arguments.All("class_name"));
+    const std::string split = arguments.Get("split");
+    if (split != "train" && split != "test") {
+      return InvalidArgument("--split: found '{}', expected train or test",
+                             split);
+    }
+    return OpenIdx(source, split, arguments.All("class_name"));
   }
   return OpenImageFolder(source);
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/debugging/symbolize.h"
+#include "absl/strings/str_join.h"
 #include "fmt/format.h"
 #include "runtime/core/nearest_name.h"
 #include "runtime/core/status.h"
@@ -32,7 +33,7 @@ std::string Overview(const std::vector<Command>& commands) {
       "ranks.\n\nusage: trireme COMMAND [ARGUMENTS]\n\n";
   for (const Command& command : commands) {
     text +=
-        fmt::format("  {:<9} {}\n", command.spec.name, command.spec.summary);
+        fmt::format("  {:<10}  {}\n", command.spec.name, command.spec.summary);
   }
   text +=
       "\n`trireme COMMAND --help` says more, with an example; `trireme "
@@ -96,10 +97,11 @@ int Main(int argc, char** argv) {
     return command.run(*parsed, argc, argv);
   }
   const std::string nearest = NearestName(name, names);
-  fmt::print(stderr, "trireme: no command '{}'{}\n\n{}", name,
-             nearest.empty() ? std::string()
-                             : fmt::format("; did you mean '{}'?", nearest),
-             Overview(commands));
+  fmt::print(stderr, "trireme: no command '{}'; {}\n", name,
+             nearest.empty()
+                 ? fmt::format("expected one of {} (`trireme --help`)",
+                               absl::StrJoin(names, ", "))
+                 : fmt::format("did you mean '{}'?", nearest));
   return kUsage;
 }
 

@@ -43,6 +43,15 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
                    LoadCluster(arguments.Get("cluster")));
   ASSIGN_OR_RETURN(options.cluster, ResolveCluster(cluster));
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
+  const auto ranks = RanksOf(plan.plan);
+  RETURN_IF_ERROR(plan.locations.Locate(ranks.status()));
+  if (*ranks != options.cluster.num_ranks()) {
+    return InvalidArgument(
+        "--plan: found {} of {} ranks, expected one for each of the {} devices "
+        "of {}",
+        arguments.Get("plan"), *ranks, options.cluster.num_ranks(),
+        arguments.Get("cluster"));
+  }
   const auto resolved = ResolvePlan(
       plan.plan, PlanContextOf(options.setup, options.cluster.num_ranks()));
   RETURN_IF_ERROR(plan.locations.Locate(resolved.status()));

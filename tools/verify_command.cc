@@ -80,7 +80,8 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   ASSIGN_OR_RETURN(v.steps, arguments.GetInt("steps"));
   RETURN_IF_ERROR(CheckRange("--steps", v.steps, 1, 1000));
   if (arguments.Has("plan") == arguments.Has("ranks")) {
-    return InvalidArgument("expected one of --plan and --ranks");
+    return InvalidArgument("--plan, --ranks: found {}, expected one of them",
+                           arguments.Has("plan") ? "both" : "neither");
   }
   if (arguments.Has("ranks")) {
     ASSIGN_OR_RETURN(v.max_ranks, arguments.GetInt("ranks"));

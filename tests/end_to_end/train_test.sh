@@ -211,6 +211,9 @@ expect_error "job.textproto: found a file, expected a run's folder" \
   "$trireme" report job.textproto
 expect_error "--checkpoint: found no 'step_9'" \
   "$trireme" sample run --checkpoint step_9
+expect_error "--plan, --ranks: found neither" "$trireme" verify job.textproto
+expect_error "--split: found 'val', expected train or test" \
+  "$trireme" data shards other --idx --split val
 # Each of these once ended verify with a stack trace.
 echo 'grid { pp: 2 } microbatches: 4 skip { }' > skip.textproto
 expect_error "plan.skip: found a model with 2 kinds of blocks" \

@@ -41,7 +41,7 @@ absl::Status CheckReplaceable(const std::string& path,
           path,
           command.empty()
               ? std::string()
-              : fmt::format(", other than `trireme {}` would leave it",
+              : fmt::format(", written or changed by another than `trireme {}`",
                             command));
     }
   }
