@@ -86,6 +86,13 @@ std::string CarriedFiles(const std::map<std::string, std::string>& texts) {
 absl::StatusOr<JobFile> LoadJobFile(const std::string& path,
                                     const std::vector<std::string>& overrides,
                                     std::optional<int64_t> steps) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    const std::string of_run = RunFolder(path).job();
+    return InvalidArgument(
+        "{}: found a folder, expected a job file{}", path,
+        std::filesystem::exists(of_run, error) ? ", as " + of_run : "");
+  }
   JobFile file;
   ASSIGN_OR_RETURN(file.locations, Load(path, &file.job, file.text));
   for (const std::string& assignment : overrides) {

@@ -149,7 +149,15 @@ class Description {
 
 absl::StatusOr<LatentCache> ReadDescription(const std::string& folder) {
   const std::string path = DescriptionPath(folder);
-  ASSIGN_OR_RETURN(const Json json, ReadJsonObject(path));
+  const absl::StatusOr<Json> read = ReadJsonObject(path);
+  if (absl::IsNotFound(read.status())) {
+    return NotFound(
+        "found no {}, expected latents, as `trireme data --latents` writes "
+        "them",
+        path);
+  }
+  RETURN_IF_ERROR(read.status());
+  const Json& json = *read;
   Description description(path, json);
   LatentCache cache;
   cache.autoencoder = description.Text("autoencoder");

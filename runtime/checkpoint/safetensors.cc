@@ -335,8 +335,10 @@ absl::Status SafetensorsFile::ParseHeader() {
   std::memcpy(&length, mapping_, kLengthBytes);
   const int64_t longest = std::min(kMaxHeaderBytes, size_ - kLengthBytes);
   if (length > static_cast<uint64_t>(longest)) {
-    return DataLoss("found a header of {} bytes, expected at most {}", length,
-                    longest);
+    return DataLoss(
+        "found a header of {} bytes, expected at most {}; this is no "
+        "safetensors file, or a part of one",
+        length, longest);
   }
   const int64_t data_begin = kLengthBytes + static_cast<int64_t>(length);
   const int64_t data_bytes = size_ - data_begin;

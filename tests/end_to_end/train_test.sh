@@ -214,6 +214,13 @@ expect_error "--checkpoint: found no 'step_9'" \
 expect_error "--plan, --ranks: found neither" "$trireme" verify job.textproto
 expect_error "--split: found 'val', expected train or test" \
   "$trireme" data shards other --idx --split val
+expect_error "run: found a folder, expected a job file, as run/job.textproto" \
+  "$trireme" launch run
+expect_error "nowhere/latents.json, expected latents, as" \
+  "$trireme" train job.textproto --set 'data={latents{path:"nowhere"}}'
+expect_error "loss.png: found a header of" \
+  "$trireme" forward run --inputs loss.png --out out.safetensors
+expect_in error.txt "this is no safetensors file"
 # Each of these once ended verify with a stack trace.
 echo 'grid { pp: 2 } microbatches: 4 skip { }' > skip.textproto
 expect_error "plan.skip: found a model with 2 kinds of blocks" \
