@@ -188,9 +188,10 @@ TEST(HeatMapTest, RefusesWhatIsNoTable) {
       DrawHeatMaps({{.columns = 0, .values = {}}}).status()));
 }
 
-TEST(LinePlotTest, MovingAverageIsOfThePast) {
-  const std::vector<double> values = {2, 4, 6, 8};
-  EXPECT_EQ(MovingAverage(values, 2), (std::vector<double>{2, 3, 5, 7}));
+TEST(LinePlotTest, MovingAverageLiesOnACurveThatFalls) {
+  const std::vector<double> values = {8, 6, 4, 2};
+  EXPECT_EQ(MovingAverage(values, 3), (std::vector<double>{7, 6, 4, 3}));
+  EXPECT_EQ(MovingAverage(values, 2), (std::vector<double>{7, 5, 3, 2}));
   EXPECT_EQ(MovingAverage(values, 1), values);
 }
 

@@ -256,12 +256,14 @@ std::vector<double> MovingAverage(std::span<const double> values, int window) {
   CHECK_GT(window, 0);
   std::vector<double> averages;
   averages.reserve(values.size());
+  const auto before = static_cast<size_t>(window - 1) / 2;
+  const size_t behind = static_cast<size_t>(window - 1) - before;
   for (size_t i = 0; i < values.size(); ++i) {
-    const size_t first =
-        i + 1 > static_cast<size_t>(window) ? i + 1 - window : 0;
+    const size_t first = i > before ? i - before : 0;
+    const size_t end = std::min(values.size(), i + behind + 1);
     double sum = 0;
-    for (size_t j = first; j <= i; ++j) sum += values[j];
-    averages.push_back(sum / static_cast<double>(i + 1 - first));
+    for (size_t j = first; j < end; ++j) sum += values[j];
+    averages.push_back(sum / static_cast<double>(end - first));
   }
   return averages;
 }
