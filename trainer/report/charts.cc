@@ -230,6 +230,9 @@ std::string ShareChart(const std::string& title, const std::string& unit,
   double sum = 0;
   for (const auto& [name, value] : parts) sum += value;
   if (sum <= 0) return Figure(title, "<p>nothing to draw</p>");
+  // Of what would be written as 0.0 % nothing is seen.
+  std::erase_if(parts,
+                [&](const auto& part) { return part.second < 0.0005 * sum; });
   std::string bar = "<div class=\"bar\">", rows;
   for (size_t i = 0; i < parts.size(); ++i) {
     const double percent = 100 * parts[i].second / sum;

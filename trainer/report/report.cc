@@ -99,22 +99,61 @@ bool HasPoints(const Curve& curve) {
       [](const auto& point) { return std::isfinite(point.second); });
 }
 
-// Losses jump from batch to batch: their mean over a fiftieth of the run. Of
-// steps that went wrong there is none.
+// Losses jump from batch to batch: their mean over such a part of the run,
+// which of less than two steps a part is the loss itself. Of steps that went
+// wrong there is none.
+constexpr size_t kWindows = 50;
+
 Curve Smoothed(Curve curve) {
   std::erase_if(curve.points,
                 [](const auto& point) { return !std::isfinite(point.second); });
   Curve smoothed{.name = "mean"};
-  const size_t window = std::max<size_t>(1, curve.points.size() / 50);
+  const size_t window = std::max<size_t>(1, curve.points.size() / kWindows);
   double sum = 0;
   for (size_t i = 0; i < curve.points.size(); ++i) {
     sum += curve.points[i].second;
     if (i >= window) sum -= curve.points[i - window].second;
     if (i + 1 < window) continue;
-    smoothed.points.emplace_back(curve.points[i].first,
-                                 sum / static_cast<double>(window));
+    // In the middle of what it is of, or it would lie beside a falling curve.
+    const double middle =
+        (curve.points[i + 1 - window].first + curve.points[i].first) / 2;
+    smoothed.points.emplace_back(middle, sum / static_cast<double>(window));
   }
   return smoothed;
+}
+
+// Milliseconds below a tenth of a second.
+constexpr double kLeastInSeconds = 0.1;
+// GiB above so many MiB.
+constexpr double kMostInMebibytes = 10240;
+
+std::string SecondsText(double seconds) {
+  return seconds < kLeastInSeconds ? fmt::format("{:.4g} ms", 1000 * seconds)
+                                   : fmt::format("{:.4g} s", seconds);
+}
+
+double SumOf(const Parts& parts) {
+  double sum = 0;
+  for (const auto& [name, value] : parts) sum += value;
+  return sum;
+}
+
+Parts Times(double factor, Parts parts) {
+  for (auto& [name, value] : parts) value *= factor;
+  return parts;
+}
+
+std::string TimeChart(Parts seconds) {
+  const bool short_step = SumOf(seconds) < kLeastInSeconds;
+  return ShareChart("Mean over ranks", short_step ? "ms" : "s",
+                    Times(short_step ? 1000 : 1, std::move(seconds)));
+}
+
+std::string MemoryChart(Parts mebibytes) {
+  const bool large = SumOf(mebibytes) > kMostInMebibytes;
+  return ShareChart("Peak of the fullest rank, by category",
+                    large ? "GiB" : "MiB",
+                    Times(large ? 1.0 / 1024 : 1, std::move(mebibytes)));
 }
 
 // The mean step, the first left out: it warms up.
@@ -170,13 +209,15 @@ std::string Summary(const RunFolder& run, const std::vector<Json>& steps) {
   std::string text = "<table>";
   text += Row("folder", run.root());
   text +=
-      Row("steps", fmt::format("{:.0f}, in {} of training",
-                               NumberOr(last, "step", 0), DurationText(total)));
+      Row("steps",
+          fmt::format("{:.0f}, in {} of training", NumberOr(last, "step", 0),
+                      total < 60 ? SecondsText(total) : DurationText(total)));
   text += Row("last loss", fmt::format("{:.5g}", NumberOr(last, "loss", NAN)));
-  text += Row("median step",
-              fmt::format("{:.4g} s, {:.4g} samples/s, {:.4g} model TFLOP/s",
-                          median("step_s"), median("samples_per_s"),
-                          median("model_flops_per_s") / 1e12));
+  text +=
+      Row("median step",
+          fmt::format("{}, {:.4g} samples/s, {:.4g} model TFLOP/s",
+                      SecondsText(median("step_s")), median("samples_per_s"),
+                      median("model_flops_per_s") / 1e12));
   text += Row("model FLOPs", std::string(kModelFlopsMeaning));
   const double skipped = NumberOr(last, "skipped_samples", 0);
   if (skipped > 0) {
@@ -306,7 +347,8 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
   const std::string name =
       std::filesystem::path(run.root()).lexically_normal().filename().string();
   const Curve loss = CurveOf(steps, "loss", "loss");
-  std::vector<Curve> losses = {loss, Smoothed(loss)};
+  std::vector<Curve> losses = {loss};
+  if (steps.size() >= 2 * kWindows) losses.push_back(Smoothed(loss));
   const Curve validation = CurveOf(steps, "validation_loss", "held out");
   if (HasPoints(validation)) losses.push_back(validation);
   const std::vector<Lane> lanes = LanesOf(run);
@@ -327,9 +369,8 @@ absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
                  CurveChart("Samples per second",
                             {CurveOf(steps, "samples_per_s", "samples/s")})) +
          Section("Where the mean step's time went",
-                 ShareChart("Mean over ranks", "s", TimeParts(steps))) +
-         Section("Memory", ShareChart("Peak of the fullest rank, by category",
-                                      "MiB", MemoryParts(steps.back()))) +
+                 TimeChart(TimeParts(steps))) +
+         Section("Memory", MemoryChart(MemoryParts(steps.back()))) +
          Section("Timeline of a step",
                  lanes.empty() ? "" : LaneChart("As measured", lanes)) +
          Section("Slow ranks and links", Stragglers(steps)) +

@@ -114,9 +114,9 @@ TEST(ReportTest, HeldOutSamplesLossesAreDrawnWhereTheyWereMeasured) {
 // One step that went wrong does not take the mean of all that follow.
 TEST(ReportTest, TheMeanGoesOnBehindALossThatIsNoNumber) {
   const auto lines = [](const std::string& name, const std::string& second) {
-    const std::string run =
-        RunWith(name, Step(1, 1) + "{\"step\":2,\"loss\":" + second + "}\n" +
-                          Step(3, 1) + Step(4, 1));
+    std::string steps = Step(1, 1) + "{\"step\":2,\"loss\":" + second + "}\n";
+    for (int step = 3; step <= 150; ++step) steps += Step(step, 1);
+    const std::string run = RunWith(name, steps);
     const std::string page = ReportOfRun(RunFolder(run)).value();
     int found = 0;
     for (size_t at = 0; (at = page.find("<polyline", at)) != page.npos; ++at) {
@@ -125,6 +125,31 @@ TEST(ReportTest, TheMeanGoesOnBehindALossThatIsNoNumber) {
     return found;
   };
   EXPECT_EQ(lines("bad_loss", "null"), lines("good_loss", "0.5"));
+}
+
+// A mean over one step would cover the loss.
+TEST(ReportTest, AShortRunHasNoMean) {
+  const auto page = [](const std::string& name, int count) {
+    std::string steps;
+    for (int step = 1; step <= count; ++step) steps += Step(step, 1);
+    return ReportOfRun(RunFolder(RunWith(name, steps))).value();
+  };
+  EXPECT_THAT(page("short", 20), Not(HasSubstr("</i>mean")));
+  EXPECT_THAT(page("long", 100), HasSubstr("</i>mean"));
+}
+
+// Nobody reads 0.007727 s, or a row of 0.0 %.
+TEST(ReportTest, ShortTimesAreInMilliseconds) {
+  const std::string page =
+      ReportOfRun(
+          RunFolder(RunWith("milliseconds",
+                            "{\"step\":1,\"loss\":1,\"step_s\":0.009,"
+                            "\"compute_s\":0.008,\"exposed_s\":{\"tp\":0.001,"
+                            "\"pp\":2e-7}}\n")))
+          .value();
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("<td>8 ms</td>"), HasSubstr("9 ms, "),
+                    HasSubstr("in 9 ms of training"), Not(HasSubstr("0.0 %"))));
 }
 
 TEST(ReportTest, TheNewestPicturesOfEachKindAreShown) {
