@@ -40,9 +40,9 @@ struct LinePlotOptions {
 absl::StatusOr<Image> DrawLinePlot(const std::vector<LineSeries>& series,
                                    const LinePlotOptions& options = {});
 
-// The mean of the `window` values about each position (fewer at both ends): what
-// is drawn over a noisy curve. One of the past alone would lie beside a curve
-// that falls.
+// The mean of the `window` values about each position (fewer at both ends):
+// what is drawn over a noisy curve. One of the past alone would lie beside a
+// curve that falls.
 std::vector<double> MovingAverage(std::span<const double> values, int window);
 
 }  // namespace trireme
