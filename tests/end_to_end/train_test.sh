@@ -211,6 +211,8 @@ expect_error "job.textproto: found a file, expected a run's folder" \
   "$trireme" report job.textproto
 expect_error "--checkpoint: found no 'step_9'" \
   "$trireme" sample run --checkpoint step_9
+expect_error "top_p: found for a model that does not draw token by token" \
+  "$trireme" sample run --top_p 0.9
 expect_error "--plan, --ranks: found neither" "$trireme" verify job.textproto
 expect_error "--split: found 'val', expected train or test" \
   "$trireme" data shards other --idx --split val

@@ -158,6 +158,16 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
         "{}: found for samples that are no shapes, expected none",
         options.mesh_format.has_value() ? "mesh_format" : "turntable");
   }
+  if (loaded.ok() && loaded->setup.family->grammar() == nullptr &&
+      (options.temperature.has_value() || options.top_k.has_value() ||
+       options.top_p.has_value())) {
+    loaded = InvalidArgument(
+        "{}: found for a model that does not draw token by token, expected "
+        "none",
+        options.temperature.has_value() ? "temperature"
+        : options.top_k.has_value()     ? "top_k"
+                                        : "top_p");
+  }
   RETURN_IF_ERROR(control.Agree(loaded.status(), "opening the run"));
   if (loaded->setup.family->classifies()) {
     return FailedPrecondition(
