@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string_view>
 #include <utility>
 
 #include "models/data/bucketed_dataset.h"
@@ -17,7 +18,26 @@
 namespace trireme {
 namespace {
 
-absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
+// The field that says where the data are.
+std::string_view FieldOfPath(const Data& data) {
+  switch (data.source_case()) {
+    case Data::kIdx:
+      return "data.idx.folder";
+    case Data::kImageFolder:
+      return "data.image_folder.path";
+    case Data::kWebdataset:
+      return "data.webdataset.paths";
+    case Data::kLatents:
+      return "data.latents.path";
+    case Data::kShapes:
+      return "data.shapes.path";
+    case Data::SOURCE_NOT_SET:
+      break;
+  }
+  return "data";
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenSource(const Data& data) {
   switch (data.source_case()) {
     case Data::kIdx: {
       const Idx& idx = data.idx();
@@ -60,6 +80,13 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
   return InvalidArgument(
       "data: found no source, expected one of idx, image_folder, webdataset, "
       "shapes, latents");
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenWhole(const Data& data) {
+  absl::StatusOr<std::unique_ptr<Dataset>> dataset = OpenSource(data);
+  // What is wrong within the data is no matter of the field.
+  if (!absl::IsNotFound(dataset.status())) return dataset;
+  return WithContext(dataset.status(), FieldOfPath(data));
 }
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShare(const Data& data,

@@ -212,8 +212,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenImageFolder(
   }
   if (entries.empty()) {
     return NotFound(
-        "{}: no picture; expected .png, .jpg, .jpeg or .webp files in one "
-        "subfolder a class",
+        "{}: no picture; expected .png, .jpg, .jpeg or .webp files in it, or "
+        "in one subfolder a class",
         folder);
   }
   if (foreign > 0) {

@@ -223,6 +223,9 @@ expect_error "nowhere/latents.json, expected latents, as" \
 expect_error "loss.png: found a header of" \
   "$trireme" forward run --inputs loss.png --out out.safetensors
 expect_in error.txt "this is no safetensors file"
+expect_error "data.image_folder.path: $work/nowhere: No such file" \
+  "$trireme" train job.textproto \
+  --set 'data={image_folder{path:"nowhere"} resolution: 28}'
 # Each of these once ended verify with a stack trace.
 echo 'grid { pp: 2 } microbatches: 4 skip { }' > skip.textproto
 expect_error "plan.skip: found a model with 2 kinds of blocks" \
