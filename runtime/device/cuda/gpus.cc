@@ -37,8 +37,12 @@ absl::StatusOr<std::vector<CudaGpu>> FindCudaGpus() {
       error != cudaSuccess) {
     // The error does not stay: there was no driver to fail.
     (void)cudaGetLastError();
-    return FailedPrecondition("no GPU can be used: {}",
-                              cudaGetErrorString(error));
+    // CUDA says so of a machine without any driver, too.
+    return FailedPrecondition(
+        "no GPU can be used: {}",
+        error == cudaErrorInsufficientDriver
+            ? "NVIDIA's driver is not here, or older than this program's CUDA"
+            : cudaGetErrorString(error));
   }
   std::vector<CudaGpu> gpus;
   for (int gpu = 0; gpu < count; ++gpu) {
