@@ -96,8 +96,14 @@ absl::Status NothingFits(const PlannerInput& input, const ClusterModel& cluster,
   const absl::Status memory = ValidateMemory(estimate.program, estimate.memory);
   return ResourceExhausted(
       "planner: found no plan that fits the devices' memory, expected one; "
-      "nearest, over by at least {:.1f} GB: {}{}{}",
-      static_cast<double>(nearest->over_bytes) / kGigabyte, ToText(*nearest),
+      "nearest, over by at least {}: {}{}{}",
+      nearest->over_bytes < kGigabyte / 10
+          ? fmt::format(
+                "{:.3g} MB",
+                1000 * static_cast<double>(nearest->over_bytes) / kGigabyte)
+          : fmt::format("{:.1f} GB",
+                        static_cast<double>(nearest->over_bytes) / kGigabyte),
+      ToText(*nearest),
       memory.ok() ? ""
                   : fmt::format(": pipeline {}", std::string(memory.message())),
       hosts);
