@@ -44,7 +44,7 @@ Command ReportCommand() {
                         .help = "the page (default: RUN/report.html, which is "
                                 "replaced); elsewhere it replaces an earlier "
                                 "report only"}},
-           .example = "trireme report runs/fashion_mnist"},
+           .example = "trireme report runs/fashion-mnist"},
           Run};
 }
 

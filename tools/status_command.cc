@@ -108,7 +108,7 @@ Command StatusCommand() {
            .summary = "shows what a launched run is doing",
            .positionals = {kRun},
            .options = {kPeakFlops},
-           .example = "trireme status runs/fashion_mnist"},
+           .example = "trireme status runs/fashion-mnist"},
           RunStatus};
 }
 
@@ -117,7 +117,7 @@ Command WatchCommand() {
            .summary = "shows a launched run until it ends, once a second",
            .positionals = {kRun},
            .options = {kPeakFlops},
-           .example = "trireme watch runs/fashion_mnist"},
+           .example = "trireme watch runs/fashion-mnist"},
           RunWatch};
 }
 
@@ -126,7 +126,7 @@ Command CheckpointCommand() {
            .summary = "has a launched run write a checkpoint now",
            .positionals = {kRun},
            .options = {},
-           .example = "trireme checkpoint runs/fashion_mnist"},
+           .example = "trireme checkpoint runs/fashion-mnist"},
           RunCheckpoint};
 }
 
@@ -135,7 +135,7 @@ Command StopCommand() {
            .summary = "has a launched run write a checkpoint and end",
            .positionals = {kRun},
            .options = {},
-           .example = "trireme stop runs/fashion_mnist"},
+           .example = "trireme stop runs/fashion-mnist"},
           RunStop};
 }
 
