@@ -366,12 +366,15 @@ Command VerifyCommand() {
              .help = "worst gradients to print"}},
        .example =
            "trireme verify examples/fashion_mnist.textproto --plan "
-           "examples/tp2_pp2.textproto\n\nAlone, the plan's ranks are threads "
-           "of this process; under mpirun with as many ranks, they are those. "
-           "Ends with a non-zero status if anything is outside the tolerance: "
-           "1e-10 in FP64 and 1e-5 in FP32, relative, and not one bit where "
-           "only pipeline, schedule or recompute differ. In BF16 and FP16 it "
-           "is 0.3 for gradients, which shows gross faults only."},
+           "examples/tp2_pp2.textproto\n\n"
+           "Alone, the plan's ranks are threads of this process; under mpirun "
+           "with as many\nranks, they are those. Ends with a non-zero status "
+           "if "
+           "anything is outside the\ntolerance: 1e-10 in FP64 and 1e-5 in "
+           "FP32, "
+           "relative, and not one bit where only\npipeline, schedule or "
+           "recompute differ. In BF16 and FP16 it is 0.3 for gradients,\nwhich "
+           "shows gross faults only."},
       Run};
 }
 
