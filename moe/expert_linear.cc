@@ -5,6 +5,7 @@
 
 #include "moe/expert_slices.h"
 #include "runtime/autograd/functions.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/pointwise.h"
 
@@ -127,17 +128,31 @@ void AddExpertGradient(const Tensor& x, const Tensor& dy,
   AddInPlace(SumOverRanks(all, own, rows), own);
 }
 
+Tensor BiasInput(const Tensor& dy) {
+  return Full(dy.device(), {dy.dim(0), 1}, dy.dtype(), 1,
+              MemoryCategory::kWorkspace, "bias input");
+}
+
 Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
-                      std::shared_ptr<const ExpertRows> rows) {
+                      Parameter* bias, std::shared_ptr<const ExpertRows> rows) {
+  Tensor biases;
+  if (bias != nullptr) biases = ExpertWeights(*bias, *rows);
   Tensor y =
       GroupedMatMul(x.value(), ExpertWeights(weight, *rows), rows->counts,
-                    /*transpose=*/true);
+                    /*transpose=*/true, bias == nullptr ? nullptr : &biases);
+  std::vector<Parameter*> parameters = {&weight};
+  if (bias != nullptr) parameters.push_back(bias);
   return tape.Record(
-      "expert linear", {x}, {&weight}, std::move(y),
+      "expert linear", {x}, parameters, std::move(y),
       // Only the weight's gradient reads the rows.
       {weight.trainable && !x.recipe() ? x.value() : Tensor()},
-      [&weight, rows, recipe = x.recipe()](Tape::Gradients& gradients) {
+      [&weight, bias, rows, recipe = x.recipe()](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
+        if (bias != nullptr) {
+          gradients.AddWeightGradient(*bias, [bias, rows, dy] {
+            AddExpertGradient(BiasInput(dy), dy, *rows, *bias);
+          });
+        }
         gradients.AddWeightGradient(
             weight, [&weight, rows, recipe, x = gradients.Saved(0), dy] {
               AddExpertGradient(recipe ? recipe() : x, dy, *rows, weight);

@@ -49,12 +49,16 @@ Tensor ExpertWeights(const Parameter& weight, const ExpertRows& rows);
 void AddExpertGradient(const Tensor& x, const Tensor& dy,
                        const ExpertRows& rows, Parameter& weight);
 
-// y[r, out] = x[r, in]·weight[e]ᵀ for the rows of each expert. The weight's
-// local shape is [experts, out, in] or [experts, parts, out/parts, in]. Keeps
-// x, or its recipe, where the weight trains. Where weights move, a collective
-// over the expert group, forward and backward.
+// Of rows with these slopes, the input of a bias: it is a weight of one.
+Tensor BiasInput(const Tensor& dy);
+
+// y[r, out] = x[r, in]·weight[e]ᵀ + bias[e] for the rows of each expert. The
+// weight's local shape is [experts, out, in] or [experts, parts, out/parts,
+// in]; the bias's has in = 1, or it is null. Keeps x, or its recipe, where the
+// weight trains. Where weights move, a collective over the expert group,
+// forward and backward.
 Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
-                      std::shared_ptr<const ExpertRows> rows);
+                      Parameter* bias, std::shared_ptr<const ExpertRows> rows);
 
 }  // namespace trireme
 

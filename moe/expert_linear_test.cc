@@ -38,7 +38,7 @@ class ExpertLinearTest : public testing::TestWithParam<WeightFormat> {
     Results results;
     Tape tape(device_);
     const Variable input = tape.Leaf(x);
-    const Variable y = ExpertLinear(tape, input, weight, rows);
+    const Variable y = ExpertLinear(tape, input, weight, nullptr, rows);
     results.y = Download<float>(y.value());
     tape.Backward({&y, 1}, {dy}, Tape::WeightGradients::kImmediate);
     results.dx = Download<float>(tape.TakeGradient(input));

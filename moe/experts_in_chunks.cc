@@ -103,14 +103,23 @@ Tensor Together(const RowChunks& rows, std::span<const Tensor> of_chunks) {
 // Rows of one chunk, or of the shadowed experts, and their weights.
 struct Part {
   std::span<const int64_t> counts;
-  Tensor in, out;
+  Tensor in, in_bias, out;  // the bias may be undefined
 };
 
+// Of no weight, or of no experts, none.
 std::optional<ShadowedWeights> Shadow(const RowChunks& rows,
-                                      const Parameter& weight) {
-  if (rows.shadowed.experts.empty()) return std::nullopt;
+                                      const Parameter* weight) {
+  if (weight == nullptr || rows.shadowed.experts.empty()) return std::nullopt;
   return std::make_optional<ShadowedWeights>(rows.communicators->ExpertGroup(),
-                                             rows.shadowed, weight, rows.name);
+                                             rows.shadowed, *weight, rows.name);
+}
+
+Tensor Arrived(std::optional<ShadowedWeights>& weights) {
+  return weights.has_value() ? weights->Wait() : Tensor();
+}
+
+Tensor BiasOf(const Parameter* bias, const RowChunks& rows) {
+  return bias == nullptr ? Tensor() : ExpertWeights(*bias, *rows.rows);
 }
 
 // What backward reads of a part.
@@ -130,7 +139,8 @@ struct Kept {
 // Through a part's experts.
 Tensor Forward(const Part& part, ExpertKind kind, Keep keep, Kept& kept) {
   kept.inner = GroupedMatMul(kept.rows, part.in, part.counts,
-                             /*transpose=*/true);
+                             /*transpose=*/true,
+                             part.in_bias.defined() ? &part.in_bias : nullptr);
   const Tensor active = ScaleRows(Activated(kind, kept.inner), kept.weights);
   if (keep == Keep::kValue) kept.active = active;
   return GroupedMatMul(active, part.out, part.counts, /*transpose=*/true);
@@ -192,17 +202,28 @@ void AddGradient(const RowChunks& rows, const std::vector<Tensor>& x,
                       x.back(), dy.back(), weight, rows.name);
 }
 
+void AddBiasGradient(const RowChunks& rows, const std::vector<Tensor>& dy,
+                     Parameter& bias) {
+  std::vector<Tensor> x;
+  x.reserve(dy.size());
+  for (const Tensor& part : dy) x.push_back(BiasInput(part));
+  AddGradient(rows, x, dy, bias);
+}
+
 }  // namespace
 
 ExpertsInChunks::ExpertsInChunks(Tape& tape,
                                  std::shared_ptr<const RowChunks> rows,
                                  const Variable& x, const Variable& weights,
-                                 Parameter& in, Parameter& out)
+                                 Parameter& in, Parameter* in_bias,
+                                 Parameter& out)
     : rows_(std::move(rows)),
       in_(in),
+      in_bias_(in_bias),
       out_(out),
-      shadowed_in_(Shadow(*rows_, in)),
-      shadowed_out_(Shadow(*rows_, out)) {
+      shadowed_in_(Shadow(*rows_, &in)),
+      shadowed_bias_(Shadow(*rows_, in_bias)),
+      shadowed_out_(Shadow(*rows_, &out)) {
   const Shape shape = weights.value().shape();
   const int64_t routes = shape.num_elements();
   sent_weights_ = tape.Record(
@@ -243,32 +264,35 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
   if (shadowed_in_.has_value()) {
     staying.rows = Staying(*rows_, sent_.value()).Clone();
     staying.weights = Staying(*rows_, sent_weights_.value());
-    results.Put(Forward(
-        {rows_->shadowed.counts, shadowed_in_->Wait(), shadowed_out_->Wait()},
-        kind, keep, staying));
+    results.Put(Forward({rows_->shadowed.counts, Arrived(shadowed_in_),
+                         Arrived(shadowed_bias_), Arrived(shadowed_out_)},
+                        kind, keep, staying));
   }
   const Tensor in = ExpertWeights(in_, *rows_->rows);
+  const Tensor in_bias = BiasOf(in_bias_, *rows_);
   const Tensor out = ExpertWeights(out_, *rows_->rows);
   for (size_t c = 0; c < rows_->chunks.size(); ++c) {
     const RowChunks::Chunk& chunk = rows_->chunks[c];
     Kept kept;
     kept.weights = Arrived(arriving_weights_[c], chunk);
     kept.rows = Arrived(arriving_[c], chunk);
-    results.Start(chunk,
-                  Forward({chunk.of_experts, in, out}, kind, keep, kept));
+    results.Start(
+        chunk, Forward({chunk.of_experts, in, in_bias, out}, kind, keep, kept));
     save(kept);
   }
   if (shadowed_in_.has_value()) save(staying);
   std::vector<ExchangedRows> travelling = results.TakeTravelling();
   WaitForAll(travelling);
+  std::vector<Parameter*> parameters = {&in_, &out_};
+  if (in_bias_ != nullptr) parameters.push_back(in_bias_);
   const Variable returned = tape.Record(
-      "experts in chunks", {sent_, sent_weights_}, {&in_, &out_},
+      "experts in chunks", {sent_, sent_weights_}, parameters,
       results.returned(), std::move(saved),
       [rows = rows_, returning = returning_, kind, &in = in_,
-       &out = out_](Tape::Gradients& gradients) {
+       in_bias = in_bias_, &out = out_](Tape::Gradients& gradients) {
         const Tensor slope = gradients.TakeOutput();
-        std::optional<ShadowedWeights> shadowed_out = Shadow(*rows, out);
-        std::optional<ShadowedWeights> shadowed_in = Shadow(*rows, in);
+        std::optional<ShadowedWeights> shadowed_out = Shadow(*rows, &out);
+        std::optional<ShadowedWeights> shadowed_in = Shadow(*rows, &in);
         std::vector<ExchangedRows> arriving =
             SendAll(*rows, slope, " gradients of chunks");
         WayBack of_rows(*rows, " returned gradients of chunks");
@@ -281,8 +305,8 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
         if (shadowed_in.has_value()) {
           const InputGradients found = Backward(
               gradients,
-              {rows->shadowed.counts, shadowed_in->Wait(),
-               shadowed_out->Wait()},
+              {rows->shadowed.counts, Arrived(shadowed_in), Tensor(),
+               Arrived(shadowed_out)},
               kind, Kept::Of(gradients, n), Staying(*rows, slope), of_shadowed);
           if (gradients.Needs(1)) of_weights.Put(found.weights);
           if (gradients.Needs(0)) of_rows.Put(found.rows);
@@ -290,8 +314,9 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
         for (size_t c = 0; c < n; ++c) {
           const RowChunks::Chunk& chunk = rows->chunks[c];
           const InputGradients found = Backward(
-              gradients, {chunk.of_experts, in_weights, out_weights}, kind,
-              Kept::Of(gradients, c), Arrived(arriving[c], chunk), slopes);
+              gradients, {chunk.of_experts, in_weights, Tensor(), out_weights},
+              kind, Kept::Of(gradients, c), Arrived(arriving[c], chunk),
+              slopes);
           if (gradients.Needs(1)) of_weights.Start(chunk, found.weights);
           if (gradients.Needs(0)) of_rows.Start(chunk, found.rows);
         }
@@ -306,6 +331,12 @@ Variable ExpertsInChunks::Finish(Tape& tape, ExpertKind kind, Keep keep) {
             in, [rows, &in, x = slopes.inputs, dy = slopes.inner] {
               AddGradient(*rows, x, dy, in);
             });
+        if (in_bias != nullptr) {
+          gradients.AddWeightGradient(*in_bias,
+                                      [rows, in_bias, dy = slopes.inner] {
+                                        AddBiasGradient(*rows, dy, *in_bias);
+                                      });
+        }
         returning->rows = of_rows.TakeTravelling();
         returning->weights = of_weights.TakeTravelling();
         if (gradients.Needs(0)) gradients.Accumulate(0, of_rows.returned());

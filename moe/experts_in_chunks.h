@@ -24,11 +24,12 @@ class ExpertsInChunks {
  public:
   // Sends the weights of shadowed experts, and all chunks of x[t, h] and
   // weights[t, k], on their way. What the caller records before Finish is
-  // computed meanwhile, and its backward while gradients travel back. A
-  // collective over the expert group, as is Finish.
+  // computed meanwhile, and its backward while gradients travel back.
+  // `in_bias`: of the first product, or null. A collective over the expert
+  // group, as is Finish.
   ExpertsInChunks(Tape& tape, std::shared_ptr<const RowChunks> rows,
                   const Variable& x, const Variable& weights, Parameter& in,
-                  Parameter& out);
+                  Parameter* in_bias, Parameter& out);
 
   // [t, h]. Keeps what the ops that it stands for keep. Once.
   Variable Finish(Tape& tape, MoeConfig::ExpertKind kind, Keep keep);
@@ -41,10 +42,11 @@ class ExpertsInChunks {
 
   const std::shared_ptr<const RowChunks> rows_;
   Parameter& in_;
+  Parameter* in_bias_;
   Parameter& out_;
   const std::shared_ptr<Returning> returning_ = std::make_shared<Returning>();
   // Of shadowed experts, if there are any.
-  std::optional<ShadowedWeights> shadowed_in_, shadowed_out_;
+  std::optional<ShadowedWeights> shadowed_in_, shadowed_bias_, shadowed_out_;
   Variable sent_, sent_weights_;
   std::vector<ExchangedRows> arriving_, arriving_weights_;
 };

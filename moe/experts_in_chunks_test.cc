@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "moe/moe_layer.h"
 #include "parallel/communicators.h"
+#include "runtime/autograd/parameter.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/device/asynchronous_cpu_device_testing.h"
@@ -52,7 +53,7 @@ std::vector<Case> Cases() {
 
 struct Found {
   // By rank: the result, the gradients of x and of the routes' weights, and
-  // those of both products' weights.
+  // those of the router's weights, both products' weights and their biases.
   std::vector<std::vector<std::vector<float>>> values;
   std::vector<int64_t> peak_bytes;
   int64_t sent_bytes = 0;
@@ -102,8 +103,14 @@ Found RunSteps(const Routes& routes, const std::vector<ExpertExchange>& steps,
     ParameterStore store(device, DType::kFloat32, /*seed=*/3);
     const MoeLayer layer(
         store, grid, "moe", kWidth,
-        {.experts = how.experts, .top_k = 2, .expert_hidden = 12}, how.keep);
+        {.experts = how.experts, .top_k = 2, .expert_hidden = 12, .bias = true},
+        how.keep);
     for (const auto& parameter : store.parameters()) {
+      if (parameter->name.ends_with(".bias")) {
+        parameter->initializer = {.kind = Initializer::Kind::kNormal,
+                                  .stddev = 0.5};
+        InitializeParameter(store.seed(), *parameter);
+      }
       parameter->grad =
           Tensor::Zeros(device, parameter->value.shape(), DType::kFloat32);
     }
@@ -273,21 +280,27 @@ std::vector<float> SliceOf(const std::vector<float>& all, int rank, int slices,
 // gradients of its own tokens.
 void ExpectSlicesOf(const Found& whole, const Found& shared, int slices,
                     const char* name) {
-  constexpr int kIn = 4, kOut = 5;
-  std::vector<float> in = whole.values[0][kIn], out = whole.values[0][kOut];
-  for (int rank = 1; rank < kRanks; ++rank) {
-    const auto& values = whole.values[rank];
-    for (size_t i = 0; i < in.size(); ++i) in[i] += values[kIn][i];
-    for (size_t i = 0; i < out.size(); ++i) out[i] += values[kOut][i];
-  }
+  constexpr int kIn = 4, kOut = 5, kInBias = 6, kOutBias = 7;
+  const auto sum = [&](int tensor) {
+    std::vector<float> all = whole.values[0][tensor];
+    for (int rank = 1; rank < kRanks; ++rank) {
+      const std::vector<float>& values = whole.values[rank][tensor];
+      for (size_t i = 0; i < all.size(); ++i) all[i] += values[i];
+    }
+    return all;
+  };
+  const std::vector<float> in = sum(kIn), out = sum(kOut);
+  const std::vector<float> in_bias = sum(kInBias);
   for (int rank = 0; rank < kRanks; ++rank) {
     const auto& found = shared.values[rank];
-    // The result, and the gradients of x and of the routes' weights.
-    for (int tensor = 0; tensor < 3; ++tensor) {
+    // The result, and the gradients of x, of the routes' weights and, of a
+    // rank's own tokens, of the second product's biases.
+    for (const int tensor : {0, 1, 2, kOutBias}) {
       ExpectNear(found[tensor], whole.values[rank][tensor], name);
     }
     ExpectNear(found[kIn], SliceOf(in, rank, slices, 2, kWidth), name);
     ExpectNear(found[kOut], SliceOf(out, rank, slices, kWidth, 1), name);
+    ExpectNear(found[kInBias], SliceOf(in_bias, rank, slices, 2, 1), name);
   }
 }
 
@@ -373,8 +386,9 @@ TEST(ExpertsInChunksTest, FewerCopiesOfRowsAreFewerBytes) {
         .sent_bytes;
   };
   // A quarter of a SwiGLU of 12 channels goes to a neighbour, forward and
-  // backward, and its gradient back.
-  const int64_t slices = kRanks * 3 * (3 * kWidth * 12 / 4) * sizeof(float);
+  // backward, and its gradient back; its biases are not read backward.
+  const int64_t slices =
+      kRanks * (3 * (3 * kWidth * 12 / 4) + 2 * (2 * 12 / 4)) * sizeof(float);
   // Rows and the weights of their routes go there and back, forward and
   // backward. Of four copies three go to other ranks, of two on average one and
   // a half; all slices together have no row go.

@@ -23,6 +23,8 @@ struct MoeConfig {
   ExpertKind kind = ExpertKind::kSwiGlu;
   // Channels inside a SwiGLU that all tokens go through as well; 0: none.
   int64_t shared_hidden = 0;
+  // Experts' products, and those of the shared one, have biases.
+  bool bias = false;
   // A token's weights are made to sum to 1.
   bool normalize = false;
   // Of the load-balancing loss and of the router's z-loss; 0: none.

@@ -107,13 +107,21 @@ MoeLayer::MoeLayer(ParameterStore& store, const ProcessGrid& grid,
                           {config.experts, width, config.expert_hidden},
                           /*hidden_dim=*/2, config.expert_hidden, width)) {
   CHECK_EQ(config.experts * slices_ % grid.size(Axis::kExpert), 0) << name;
+  if (config.bias) {
+    const Initializer zeros = {.kind = Initializer::Kind::kZeros};
+    in_bias_ = &store.Create(name + ".experts.in.bias", InnerShape(config, 1),
+                             in_->shards, zeros, /*decay=*/false);
+    out_bias_ =
+        &store.Create(name + ".experts.out.bias", {config.experts, width}, {},
+                      zeros, /*decay=*/false);
+  }
   if (config.shared_hidden == 0) return;
-  shared_ = std::make_unique<Shared>(
-      Shared{ColumnParallelLinear(store, grid, name + ".shared.in", width,
-                                  2 * config.shared_hidden,
-                                  {.parts = 2, .bias = false}),
-             RowParallelLinear(store, grid, name + ".shared.out",
-                               config.shared_hidden, width, {.bias = false})});
+  shared_ = std::make_unique<Shared>(Shared{
+      ColumnParallelLinear(store, grid, name + ".shared.in", width,
+                           2 * config.shared_hidden,
+                           {.parts = 2, .bias = config.bias}),
+      RowParallelLinear(store, grid, name + ".shared.out", config.shared_hidden,
+                        width, {.bias = config.bias})});
 }
 
 bool MoeLayer::CheckStates(ForwardContext& context,
@@ -212,8 +220,8 @@ ShardedVariable MoeLayer::Route(ForwardContext& context,
   Tape& tape = context.tape;
   const Shape shape = x.value().shape();
   const Routing routing = router_.Forward(context, x, tokens);
-  for (Parameter* experts : {in_, out_}) {
-    context.parallel.UseParameter(*experts, x.states);
+  for (Parameter* experts : {in_, out_, in_bias_, out_bias_}) {
+    if (experts != nullptr) context.parallel.UseParameter(*experts, x.states);
   }
   if (tokens.global_batch > 0) {
     tape.Report(name_, CountsOf(routing.experts, shape.dim(0), config_.experts,
@@ -236,20 +244,28 @@ Variable MoeLayer::ThroughExperts(ForwardContext& context, const Variable& x,
   Tape& tape = context.tape;
   const Dispatch dispatch(context, name_, routing.experts,
                           SizesOf(x.value(), routing));
+  const auto biased = [&](const Variable& y) {
+    return out_bias_ == nullptr
+               ? y
+               : Add(tape, y,
+                     RoutedBiases(tape, routing.weights, routing.experts,
+                                  *out_bias_));
+  };
   if (dispatch.chunks() != nullptr) {
     ExpertsInChunks experts(tape, dispatch.chunks(), x, routing.weights, *in_,
-                            *out_);
+                            in_bias_, *out_);
     beside();
-    return experts.Finish(tape, config_.kind, keep_);
+    return biased(experts.Finish(tape, config_.kind, keep_));
   }
   const Variable inner = WeightedActivation(
       tape, config_.kind,
-      ExpertLinear(tape, dispatch.ToExperts(tape, x), *in_, dispatch.rows()),
+      ExpertLinear(tape, dispatch.ToExperts(tape, x), *in_, in_bias_,
+                   dispatch.rows()),
       dispatch.WeightsToExperts(tape, routing.weights), keep_);
   Variable y = dispatch.FromExperts(
-      tape, ExpertLinear(tape, inner, *out_, dispatch.rows()));
+      tape, ExpertLinear(tape, inner, *out_, nullptr, dispatch.rows()));
   beside();
-  return y;
+  return biased(y);
 }
 
 }  // namespace trireme

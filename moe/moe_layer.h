@@ -4,13 +4,16 @@
 // the router's weights; a shared expert, if there is one, sees all.
 //
 //   y = Σ over a token's experts of weight·expert(x)  [+ shared(x)]
-//   expert(x) = W₂·(silu(W_gate·x)∘(W_up·x)) or W₂·gelu(W₁·x), without biases
+//   expert(x) = W₂·(silu(W_gate·x)∘(W_up·x)) or W₂·gelu(W₁·x); with biases
+//               W·x + b for each product
 //
 // Experts lie on the expert grid (process_grid.h): a rank owns experts/ep of
 // them whole, or, of more ranks than experts, ep/experts share one, each with a
 // slice of its hidden channels (expert_slices.h). Tokens are sharded over tp
 // and cp as well as over dp; where tp holds them whole each rank routes its
-// share, and the result is gathered.
+// share, and the result is gathered. The first product's biases lie as its
+// weights do; the second's are added to the tokens that were routed, once
+// however many ranks share an expert, and lie whole on every rank.
 
 #ifndef TRIREME_MOE_MOE_LAYER_H_
 #define TRIREME_MOE_MOE_LAYER_H_
@@ -73,6 +76,9 @@ class MoeLayer {
   Router router_;
   Parameter* in_;
   Parameter* out_;
+  // Null without biases.
+  Parameter* in_bias_ = nullptr;   // [.., 1]: weights of an input of ones
+  Parameter* out_bias_ = nullptr;  // [experts, width]
   std::unique_ptr<Shared> shared_;
 };
 

@@ -94,11 +94,13 @@ class MoeLayerTest : public GradientCheck {
   Tensor Input() { return Random({kSamples, kTokens, kWidth}, 1); }
 };
 
-// values[row, ..columns] · x.
+// values[row, ..columns] · x [+ bias[row]].
 std::vector<double> Times(const std::vector<double>& matrix, size_t first_row,
-                          size_t rows, const std::vector<double>& x) {
+                          size_t rows, const std::vector<double>& x,
+                          const std::vector<double>& bias = {}) {
   std::vector<double> y(rows, 0);
   for (size_t row = 0; row < rows; ++row) {
+    if (!bias.empty()) y[row] = bias[first_row + row];
     for (size_t i = 0; i < x.size(); ++i) {
       y[row] += matrix[(first_row + row) * x.size() + i] * x[i];
     }
@@ -156,12 +158,17 @@ TEST_F(MoeLayerTest, TokensGetTheWeightedResultsOfTheirExperts) {
     configs.push_back(Config(kind, 5, 2));
     configs.back().normalize = true;
     configs.back().shared_hidden = 3;
+    configs.push_back(configs.back());
+    configs.back().bias = true;
   }
   for (const MoeConfig& config : configs) {
     SCOPED_TRACE(testing::Message()
                  << config.top_k << " of " << config.experts << ", kind "
                  << static_cast<int>(config.kind));
     Rank rank(*this, config);
+    const auto biases = [&](const std::string& name) {
+      return config.bias ? rank.Values(name + ".bias") : std::vector<double>();
+    };
     const Tensor input = Input();
     Tape tape(device_);
     const std::vector<double> y =
@@ -191,17 +198,22 @@ TEST_F(MoeLayerTest, TokensGetTheWeightedResultsOfTheirExperts) {
       // Padding is not routed.
       if (token % kTokens < kValid) {
         for (const size_t expert : chosen) {
-          const std::vector<double> h =
-              Activated(config.kind, Times(in, expert * inner, inner, x));
-          add(Times(out, expert * kWidth, kWidth, h), scores[expert] / sum);
+          const std::vector<double> h = Activated(
+              config.kind,
+              Times(in, expert * inner, inner, x, biases("experts.in")));
+          add(Times(out, expert * kWidth, kWidth, h, biases("experts.out")),
+              scores[expert] / sum);
         }
       }
       if (config.shared_hidden > 0) {
         const size_t shared = config.shared_hidden;
         const std::vector<double> h =
             Activated(MoeConfig::ExpertKind::kSwiGlu,
-                      Times(rank.Values("shared.in.weight"), 0, 2 * shared, x));
-        add(Times(rank.Values("shared.out.weight"), 0, kWidth, h), 1);
+                      Times(rank.Values("shared.in.weight"), 0, 2 * shared, x,
+                            biases("shared.in")));
+        add(Times(rank.Values("shared.out.weight"), 0, kWidth, h,
+                  biases("shared.out")),
+            1);
       }
       for (int64_t i = 0; i < kWidth; ++i) {
         EXPECT_NEAR(y[token * kWidth + i], expected[i], 1e-12)
@@ -218,12 +230,15 @@ TEST_F(MoeLayerTest, GradientsAreThoseOfDifferences) {
     config.normalize = normalize;
     config.shared_hidden = 3;
     if (normalize) config.kind = MoeConfig::ExpertKind::kGelu;
-    Rank rank(*this, config);
-    Check(
-        [&](Tape& tape, const std::vector<Variable>& inputs) {
-          return Forward(rank, tape, inputs[0]);
-        },
-        {Input()}, rank.parameters());
+    for (const bool bias : {false, true}) {
+      config.bias = bias;
+      Rank rank(*this, config);
+      Check(
+          [&](Tape& tape, const std::vector<Variable>& inputs) {
+            return Forward(rank, tape, inputs[0]);
+          },
+          {Input()}, rank.parameters());
+    }
   }
 }
 

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <utility>
 
+#include "runtime/ops/cast.h"
 #include "runtime/ops/copy.h"
+#include "runtime/ops/matmul.h"
 #include "runtime/ops/normalization.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
@@ -186,6 +188,43 @@ Variable CountRoutes(Tape& tape, const Variable& x, Parameter& counted,
                          counted.grad, -scale);
             });
         gradients.Accumulate(0, gradients.TakeOutput());
+      });
+}
+
+Variable RoutedBiases(Tape& tape, const Variable& weights, const Tensor& routes,
+                      Parameter& bias) {
+  const int64_t experts = bias.value.dim(0);
+  const DType compute = weights.value().dtype();
+  // Routes to nowhere go to a first expert, whose bias is 0.
+  const Tensor columns = AddOffset(routes, 1, "routes");
+  const auto with_nowhere = [&bias, experts, compute] {
+    const Tensor all =
+        Tensor::Zeros(bias.value.device(), {experts + 1, bias.value.dim(1)},
+                      compute, MemoryCategory::kWorkspace, "biases");
+    CastInto(bias.value, all.Slice(1, experts + 1));
+    return all;
+  };
+  const Tensor y = MatMul(PlaceColumns(weights.value(), columns, experts + 1),
+                          with_nowhere(), nullptr, {.label = "biases"});
+  return tape.Record(
+      "routed biases", {weights}, {&bias}, In(y, bias.value.dtype()),
+      {weights.value(), columns},
+      [&bias, experts, compute, with_nowhere](Tape::Gradients& gradients) {
+        const Tensor columns = gradients.Saved(1);
+        const Tensor slope = In(gradients.TakeOutput(), compute);
+        gradients.AddWeightGradient(bias, [&bias, experts, columns, slope,
+                                           weights = gradients.Saved(0)] {
+          const Tensor sums =
+              MatMul(PlaceColumns(weights, columns, experts + 1), slope,
+                     nullptr, {.transpose_a = true});
+          AddInPlace(sums.Slice(1, experts + 1), bias.grad);
+        });
+        if (gradients.Needs(0)) {
+          gradients.Accumulate(
+              0, SelectColumns(MatMul(slope, with_nowhere(), nullptr,
+                                      {.transpose_b = true}),
+                               columns));
+        }
       });
 }
 

@@ -34,6 +34,11 @@ Variable CosineLogits(Tape& tape, const Variable& x, Parameter& weight,
 Variable CountRoutes(Tape& tape, const Variable& x, Parameter& counted,
                      const Tensor& routes, double scale);
 
+// y[t, h] = Σ over j of weights[t, j]·bias[routes[t, j]], in the bias's type; a
+// route to −1 adds nothing.
+Variable RoutedBiases(Tape& tape, const Variable& weights, const Tensor& routes,
+                      Parameter& bias);
+
 // A scalar of this value and of this gradient with respect to x.
 Variable KnownLoss(Tape& tape, const Variable& x, double value,
                    const Tensor& gradient);

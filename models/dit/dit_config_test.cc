@@ -227,6 +227,7 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   moe.set_expert_hidden(20);
   moe.set_expert(MixtureOfExperts::GELU);
   moe.set_shared_hidden(16);
+  moe.set_bias(true);
   moe.set_normalize(true);
   moe.set_balance_loss(0.5);
   moe.set_z_loss(0.25);
@@ -251,6 +252,7 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
                        .expert_hidden = 20,
                        .kind = MoeConfig::ExpertKind::kGelu,
                        .shared_hidden = 16,
+                       .bias = true,
                        .normalize = true,
                        .balance_weight = 0.5,
                        .z_weight = 0.25,

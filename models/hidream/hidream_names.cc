@@ -190,6 +190,7 @@ absl::StatusOr<NameTable> HidreamNames(const HidreamConfig& config) {
   if (config.moe.kind != MoeConfig::ExpertKind::kSwiGlu) {
     return unknown("moe.expert", "GELU", "SWIGLU");
   }
+  if (config.moe.bias) return unknown("moe.bias", true, false);
   if (config.moe.normalize) return unknown("moe.normalize", true, false);
   if (config.moe.router != MoeConfig::RouterKind::kLinear) {
     return unknown("moe.router", "COSINE", "LINEAR");

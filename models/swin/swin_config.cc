@@ -51,6 +51,7 @@ MixtureOfExperts MixtureOf(const Swin& swin) {
     moe.set_experts(32);
     moe.set_capacity_factor(1.25);
     moe.set_router(MixtureOfExperts::COSINE);
+    moe.set_bias(true);
   }
   const MixtureOfExperts& given = swin.moe();
   // Experts choose without such a loss, and of a token as many as like it.

@@ -39,6 +39,7 @@ TEST(ResolveSwinTest, PresetHasThePublishedSizes) {
   EXPECT_EQ(config->moe->balance_weight, 0.01);
   EXPECT_EQ(config->moe->router, MoeConfig::RouterKind::kCosine);
   EXPECT_EQ(config->moe->kind, MoeConfig::ExpertKind::kGelu);
+  EXPECT_TRUE(config->moe->bias);
   // Every second block of the third stage, and the last of the fourth.
   std::vector<int64_t> with_experts;
   for (int64_t i = 0; i < config->layers(); ++i) {

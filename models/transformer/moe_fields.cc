@@ -144,6 +144,7 @@ absl::StatusOr<BlockExperts> ResolveMoe(const MixtureOfExperts& moe,
   if (moe.expert() == MixtureOfExperts::GELU) {
     config.kind = MoeConfig::ExpertKind::kGelu;
   }
+  if (moe.has_bias()) config.bias = moe.bias();
   if (moe.has_normalize()) config.normalize = moe.normalize();
   if (moe.has_balance_loss()) config.balance_weight = moe.balance_loss();
   if (moe.has_z_loss()) config.z_weight = moe.z_loss();
@@ -165,6 +166,7 @@ void FillMoe(const BlockExperts& experts, MixtureOfExperts& moe) {
                      ? MixtureOfExperts::SWIGLU
                      : MixtureOfExperts::GELU);
   moe.set_shared_hidden(config.shared_hidden);
+  moe.set_bias(config.bias);
   moe.set_every(experts.every);
   moe.set_normalize(config.normalize);
   moe.set_balance_loss(config.balance_weight);

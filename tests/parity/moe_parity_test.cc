@@ -26,6 +26,12 @@ MoeConfig WithShared() {
   return config;
 }
 
+MoeConfig WithBiases() {
+  MoeConfig config = WithShared();
+  config.bias = true;
+  return config;
+}
+
 // Scores of each expert by itself, of one group of two, with a bias that moves
 // enough to change who is chosen.
 MoeConfig Biased() {
@@ -138,6 +144,18 @@ std::vector<GridCase> Grids() {
       "recompute: FULL");
   add({.pp = 2, .dp = 4, .ep = 4, .moe = two},
       "experts { row_copies: 1 } schedule: ZB_H1 microbatches: 2");
+  // Products with biases, wherever rows and weights come together.
+  add({.tp = 2, .ep = 2, .moe = WithBiases()},
+      "sequence_parallel: true microbatches: 2");
+  MoeConfig biased_gates = WithBiases();
+  biased_gates.kind = MoeConfig::ExpertKind::kSwiGlu;
+  add({.tp = 2, .dp = 4, .ep = 8, .moe = biased_gates},
+      "experts { row_copies: 1 } recompute: FULL");
+  add({.pp = 2, .dp = 2, .ep = 2, .moe = biased_gates},
+      "experts { chunks: 2 shadowed: 2 } schedule: ZB_H1");
+  add({.dp = 4, .ep = 4, .moe = WithBiases()},
+      "experts { move: WEIGHTS } sharding: OPTIMIZER");
+  add({.tp = 2, .dp = 2, .moe = WithBiases()}, "sharding: PARAMETERS");
   // Choices that depend on more than a token's own scores.
   add({.dp = 4, .ep = 2, .moe = Biased()}, "microbatches: 2");
   add({.tp = 2, .pp = 2, .dp = 2, .ep = 4, .moe = Biased()},
@@ -220,7 +238,7 @@ TEST(MoeBitsTest, WhatMovesChangesNoBit) {
 // Nor to how many of the ranks that share an expert a row goes.
 TEST(MoeBitsTest, WhatMovesOfSharedExpertsChangesNoBit) {
   const auto record = [](const char* experts) {
-    MoeConfig moe = WithShared();
+    MoeConfig moe = WithBiases();
     moe.experts = 2;
     GridCase grid{
         .dp = 8, .ep = 8, .dtype = DType::kBFloat16, .layers = 2, .moe = moe};

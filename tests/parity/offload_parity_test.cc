@@ -96,6 +96,10 @@ std::vector<GridCase> Cases() {
       {2});
   add({.tp = 2, .pp = 2, .ep = 2, .dtype = DType::kFloat32, .moe = experts},
       "recompute: FULL", {1});
+  MoeConfig biased = experts;
+  biased.bias = true;
+  biased.balance_over = MoeConfig::BalanceOver::kBatch;
+  add({.dtype = DType::kBFloat16, .moe = biased}, "microbatches: 2", {2});
   // What does not train streams, and adapters stay.
   for (const WeightFormat frozen : {WeightFormat::kFull, WeightFormat::kFloat8,
                                     WeightFormat::kNormalFloat4}) {

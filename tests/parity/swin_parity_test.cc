@@ -16,6 +16,7 @@ constexpr MoeConfig kExperts = {.experts = 4,
                                 .top_k = 1,
                                 .expert_hidden = 24,
                                 .kind = MoeConfig::ExpertKind::kGelu,
+                                .bias = true,
                                 .balance_weight = 0.1,
                                 .router = MoeConfig::RouterKind::kCosine,
                                 .capacity_factor = 1.25};

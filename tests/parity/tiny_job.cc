@@ -174,6 +174,7 @@ std::vector<std::string> GridCase::Features() const {
     features.push_back(fmt::format("experts{}of{}", moe->top_k, moe->experts));
     add(moe->kind == MoeConfig::ExpertKind::kGelu, "gelu");
     add(moe->shared_hidden > 0, "shared");
+    add(moe->bias, "biases");
     add(moe->normalize, "normalized");
     add(moe->router == MoeConfig::RouterKind::kCosine, "cosine");
     add(moe->scores == MoeConfig::Scores::kSigmoid, "sigmoid");
