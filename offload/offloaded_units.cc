@@ -1,6 +1,7 @@
 #include "offload/offloaded_units.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -191,6 +192,21 @@ Parameter OffloadedUnits::InMemory(const Parameter& parameter, bool writes) {
 int OffloadedUnits::WindowUnit(int unit) const {
   const auto found = units_.find(unit);
   return found == units_.end() ? -1 : found->second.in_window;
+}
+
+std::vector<Tensor> OffloadedUnits::copied_memory() const {
+  std::vector<Tensor> memory;
+  for (const auto& [number, unit] : units_) {
+    if (unit.in_window < 0) {
+      std::copy_if(unit.home.begin(), unit.home.end(),
+                   std::back_inserter(memory),
+                   [](const Tensor& tensor) { return tensor.defined(); });
+    }
+    for (const UnitLayout::Part& part : unit.at_home.parts) {
+      memory.push_back(reducer_.Accumulators(part.bucket));
+    }
+  }
+  return memory;
 }
 
 void OffloadedUnits::OpenValues(int bucket,

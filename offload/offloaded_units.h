@@ -117,6 +117,9 @@ class OffloadedUnits final : public UnitStore {
   Parameter InMemory(const Parameter& frozen, bool writes = false);
   // The unit's number in the window; -1 where it is in none.
   int WindowUnit(int unit) const;
+  // Of the home, what copies read and write: values, but for those on a drive,
+  // and gradients.
+  std::vector<Tensor> copied_memory() const;
   const CopiedBytes& copied() const { return copied_; }
   CopyTimes copy_times() const;
 

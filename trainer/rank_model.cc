@@ -279,6 +279,9 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   }
   RETURN_IF_ERROR(partial() ? CompilePartial(chunks) : CompileOrdinary());
   if (offload_) {
+    RETURN_IF_ERROR(offload_->PinHome(context().device(),
+                                      context().communicators().world().rank(),
+                                      offloaded));
     offload_->ExpectFetches(program_->ranks[layout_.pipeline_rank()], chunks,
                             offloaded);
   }

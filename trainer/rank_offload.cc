@@ -1,10 +1,18 @@
 #include "trainer/rank_offload.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <cstddef>
+#include <span>
 #include <utility>
 
+#include "fmt/format.h"
 #include "parallel/state_streamer.h"
 #include "runtime/core/status.h"
+#include "runtime/device/compute_device.h"
+#include "runtime/device/host_memory.h"
+#include "runtime/device/host_pages.h"
 #include "runtime/device/nvme/extents.h"
 #include "trainer/plan_translation.h"
 
@@ -120,6 +128,45 @@ std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
                               .inputs = inputs_,
                               .window = window_.get()},
       seed);
+}
+
+absl::Status RankOffload::PinHome(
+    const Device& device, int rank,
+    const std::vector<const OffloadedUnits*>& units) {
+  if (DeviceKindOf(device) != DeviceKind::kCuda || device.dry()) {
+    return absl::OkStatus();
+  }
+  std::vector<Tensor> copied;
+  const auto add = [&](const std::vector<Tensor>& memory) {
+    for (const Tensor& tensor : memory) {
+      // Others are malloc's.
+      if (tensor.bytes() < HostMemory::kMinSlabBlockBytes) continue;
+      copied.push_back(tensor);
+    }
+  };
+  for (const OffloadedUnits* of_chunk : units) add(of_chunk->copied_memory());
+  if (window_) add(window_->memory());
+  std::vector<std::span<std::byte>> pages = PagesOf(copied);
+  int64_t bytes = 0;
+  for (const std::span<std::byte> range : pages) {
+    bytes += static_cast<int64_t>(range.size());
+  }
+  auto pinned = PinnedMemory::Pin(std::move(pages));
+  if (!pinned.ok()) {
+    rlimit limit{};
+    const bool known = getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
+                       limit.rlim_cur != RLIM_INFINITY;
+    return ResourceExhausted(
+        "rank {}: {} of host memory, of {}, could not be pinned for copies to "
+        "and from the GPU: {}. `ulimit -l` is {}. To fit: raise it, use "
+        "fewer ranks on this machine, or offload.nvme with host_units",
+        rank, BytesText(bytes),
+        MemoryText(home_.Statistics().current_by_category),
+        MessageOf(pinned.status()),
+        known ? BytesText(static_cast<int64_t>(limit.rlim_cur)) : "unlimited");
+  }
+  pinned_ = *std::move(pinned);
+  return absl::OkStatus();
 }
 
 void RankOffload::ExpectFetches(

@@ -20,6 +20,7 @@
 #include "parallel/parameter_buckets.h"
 #include "parallel/trained_parameters.h"
 #include "runtime/device/cpu_device.h"
+#include "runtime/device/cuda/gpus.h"
 #include "runtime/device/nvme/nvme_device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/program/program.h"
@@ -57,6 +58,13 @@ class RankOffload {
                                             GradientReducer& reducer,
                                             uint64_t seed);
 
+  // Once all is made, for a device that is a GPU: has it copy what `units` copy
+  // of the home by itself. Small tensors, which would share pages with others,
+  // pass through a buffer of the streams. ResourceExhausted, where the system
+  // lets no process pin so much.
+  absl::Status PinHome(const Device& device, int rank,
+                       const std::vector<const OffloadedUnits*>& units);
+
   // When a step fetches which of the rank's parts' units, of a list of its
   // Program: what the window of blocks that lie on a drive follows.
   void ExpectFetches(const std::vector<Instruction>& list,
@@ -79,6 +87,7 @@ class RankOffload {
   const bool trained_at_home_;
   const bool keeps_gradient_shards_;
   CpuDevice home_;
+  std::unique_ptr<PinnedMemory> pinned_;
   std::unique_ptr<NvmeDevice> drive_;
   std::unique_ptr<UnitWindow> window_;
   std::unique_ptr<DeviceBuffers> places_;

@@ -62,6 +62,12 @@ std::vector<GridCase> Grids() {
       {.dp = 2, .plan = PlanFromText("sharding: PARAMETERS")},
       // Sums of two ranks have one order.
       {.dp = 2, .plan = PlanFromText("reduce_order: FAST sharding: GRADIENTS")},
+      // Blocks at home, in memory that is pinned.
+      {.dtype = DType::kBFloat16,
+       .plan = PlanFromText("microbatches: 2 offload { resident_units: 1 }")},
+      {.dp = 2,
+       .plan = PlanFromText("sharding: PARAMETERS recompute: FULL offload { "
+                            "resident_units: 1 activations: true }")},
       {.cp = 2, .text = Text::kJoint},
       {.cp = 2, .plan = PlanFromText("ulysses: 2")},
       {.dp = 2, .ep = 2, .moe = experts},
@@ -72,7 +78,8 @@ std::vector<GridCase> Grids() {
       {.cp = 2, .height = 6, .sparse_dit = CrossCondition::Kind::kPicture}};
   for (GridCase& grid : grids) {
     if (!grid.mmdit) grid.layers = 2;
-    grid.heads = 4;
+    // Small tensors are not pinned.
+    grid.heads = grid.plan.has_offload() ? 16 : 4;
     grid.batch = 4;
   }
   return grids;

@@ -3,10 +3,14 @@
 
 #include "runtime/device/cuda/cuda_device.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -75,6 +79,35 @@ TEST_P(CudaDeviceTest, CopiesToAndFromTheHost) {
   const Tensor back = Tensor::Empty(host, {1000}, DType::kFloat32);
   back.CopyFrom(clone);
   EXPECT_EQ(back.ToVector<float>(), values);
+}
+
+TEST_P(CudaDeviceTest, CopiesPinnedMemoryWhereItLies) {
+  constexpr size_t kBytes = 5 << 20;
+  const auto count = static_cast<int64_t>(kBytes / sizeof(float));
+  const std::unique_ptr<void, decltype(&std::free)> memory(
+      std::aligned_alloc(4096, kBytes), &std::free);
+  auto* const host = static_cast<float*>(memory.get());
+  const std::span<std::byte> range(static_cast<std::byte*>(memory.get()),
+                                   kBytes);
+  {
+    const auto pinned = PinnedMemory::Pin({range});
+    ASSERT_TRUE(pinned.ok()) << pinned.status();
+    EXPECT_EQ(PinnedMemory::Pin({range}).status().code(),
+              absl::StatusCode::kResourceExhausted);
+    const std::vector<float> values = Ramp(count);
+    std::copy(values.begin(), values.end(), host);
+    const Tensor there = Tensor::Empty(*device_, {count}, DType::kFloat32);
+    Stream& stream = device_->stream();
+    stream.CopyBytes(there.raw_data(), host, kBytes);
+    const Tensor twice = there.Clone();
+    stream.Synchronize();
+    std::fill(host, host + count, 0.0f);
+    stream.CopyBytes(host, twice.raw_data(), kBytes);
+    stream.Synchronize();
+    EXPECT_EQ(std::vector<float>(host, host + count), values);
+  }
+  // It is anybody's again.
+  EXPECT_TRUE(PinnedMemory::Pin({range}).ok());
 }
 
 TEST_P(CudaDeviceTest, FreedMemoryIsReusedInTheOrderOfTheStreams) {

@@ -76,6 +76,33 @@ std::unique_ptr<Device> MakeCudaDevice(int gpu, int64_t limit_bytes,
                                       CudaKernelTables(libraries), memory);
 }
 
+absl::StatusOr<std::unique_ptr<PinnedMemory>> PinnedMemory::Pin(
+    std::vector<std::span<std::byte>> ranges) {
+  std::unique_ptr<PinnedMemory> pinned(new PinnedMemory);
+  for (const std::span<std::byte> range : ranges) {
+    const cudaError_t error =
+        cudaHostRegister(range.data(), range.size(), cudaHostRegisterPortable);
+    if (error != cudaSuccess) {
+      // The error does not stay.
+      (void)cudaGetLastError();
+      int64_t before = 0;
+      for (const std::span<std::byte> done : pinned->ranges_) {
+        before += static_cast<int64_t>(done.size());
+      }
+      return ResourceExhausted("found {} after {} bytes, in a range of {}",
+                               cudaGetErrorString(error), before, range.size());
+    }
+    pinned->ranges_.push_back(range);
+  }
+  return pinned;
+}
+
+PinnedMemory::~PinnedMemory() {
+  for (const std::span<std::byte> range : ranges_) {
+    CheckCuda(cudaHostUnregister(range.data()));
+  }
+}
+
 std::unique_ptr<Device> MakeDryCudaDevice(const KernelLibraries& libraries) {
   return std::make_unique<Device>(
       "dry cuda", /*on_host=*/false, std::numeric_limits<int64_t>::max(),

@@ -4,8 +4,10 @@
 #ifndef TRIREME_RUNTIME_DEVICE_CUDA_GPUS_H_
 #define TRIREME_RUNTIME_DEVICE_CUDA_GPUS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,6 +40,24 @@ std::unique_ptr<Device> MakeCudaDevice(
     int gpu, int64_t limit_bytes,
     CudaDevice::Memory memory = CudaDevice::Memory::kPlain,
     const KernelLibraries& libraries = kOwnKernels);
+
+// For as long as it lives, GPUs copy ranges of the host's memory by themselves,
+// beside kernels, in place of through a stream's buffer.
+class PinnedMemory {
+ public:
+  // Ranges are of whole pages, of which none is in two. ResourceExhausted: the
+  // system pins no more; none is pinned then.
+  static absl::StatusOr<std::unique_ptr<PinnedMemory>> Pin(
+      std::vector<std::span<std::byte>> ranges);
+  ~PinnedMemory();
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+
+ private:
+  PinnedMemory() = default;
+
+  std::vector<std::span<std::byte>> ranges_;
+};
 
 // Counts what the other would hold and compute; needs no GPU. Of a program that
 // was built without CUDA there is none (CHECKed).

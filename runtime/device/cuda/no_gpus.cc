@@ -23,6 +23,14 @@ std::unique_ptr<Device> MakeCudaDevice(int, int64_t, CudaDevice::Memory,
   return nullptr;
 }
 
+absl::StatusOr<std::unique_ptr<PinnedMemory>> PinnedMemory::Pin(
+    std::vector<std::span<std::byte>>) {
+  LOG(FATAL) << "a GPU of a program that was built without CUDA";
+  return nullptr;
+}
+
+PinnedMemory::~PinnedMemory() = default;
+
 std::unique_ptr<Device> MakeDryCudaDevice(const KernelLibraries&) {
   LOG(FATAL) << "a dry GPU of a program that was built without CUDA";
   return nullptr;

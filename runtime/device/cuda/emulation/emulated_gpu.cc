@@ -299,6 +299,17 @@ cudaError_t cudaFreeHost(void* block) {
   if (block != nullptr) gpu->memory.FreePinned(block);
   return cudaSuccess;
 }
+cudaError_t cudaHostRegister(void* begin, size_t bytes, unsigned) {
+  return LockedGpu("cudaHostRegister")->memory.Register(begin, bytes)
+             ? cudaSuccess
+             : cudaErrorHostMemoryAlreadyRegistered;
+}
+cudaError_t cudaHostUnregister(void* begin) {
+  LockedGpu gpu("cudaHostUnregister");
+  gpu.ReachOwn();
+  gpu->memory.Unregister(begin);
+  return cudaSuccess;
+}
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes,
                                      const void* data) {
   const LockedGpu gpu("cudaPointerGetAttributes");

@@ -56,6 +56,21 @@ void* Memory::AllocatePinned(size_t bytes) {
   return block;
 }
 
+bool Memory::Register(void* begin, size_t bytes) {
+  char* const first = static_cast<char*>(begin);
+  const auto after = registered_.lower_bound(first);
+  if (after != registered_.end() && after->first < first + bytes) return false;
+  if (Within(registered_, begin, 1)) return false;
+  registered_[first] = bytes;
+  return true;
+}
+
+void Memory::Unregister(void* begin) {
+  if (registered_.erase(static_cast<char*>(begin)) == 0) {
+    Refuse("cudaHostUnregister of what is not registered");
+  }
+}
+
 void Memory::FreeOnDevice(void* block) {
   const auto found = device_.find(static_cast<char*>(block));
   if (found == device_.end()) Refuse("cudaFree of what is no block of its");

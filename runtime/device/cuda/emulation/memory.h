@@ -22,6 +22,10 @@ class Memory {
   // Null where there is not enough.
   void* AllocateOnDevice(size_t bytes);
   void* AllocatePinned(size_t bytes);
+  // Pins memory that others hold, until Unregister; false where some of it is
+  // pinned already.
+  bool Register(void* begin, size_t bytes);
+  void Unregister(void* begin);
   // Refuses what is no such block.
   void FreeOnDevice(void* block);
   void FreePinned(void* block);
@@ -32,7 +36,7 @@ class Memory {
     return Within(device_, begin, bytes);
   }
   bool Pinned(const void* begin, size_t bytes) const {
-    return Within(pinned_, begin, bytes);
+    return Within(pinned_, begin, bytes) || Within(registered_, begin, bytes);
   }
 
   // Lets the device touch its blocks; takes them out of the host's reach again.
@@ -51,6 +55,7 @@ class Memory {
   bool open_ = false;
   Blocks device_;
   Blocks pinned_;
+  Blocks registered_;
 };
 
 }  // namespace trireme::cuda_emulation
