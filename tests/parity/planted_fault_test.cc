@@ -175,6 +175,14 @@ TEST(PlantedFaultTest, FaultsOfShardedReplicasAreSeen) {
   ExpectSeen(grid, {"dp parameters", Kind::kAllGather, ""});
 }
 
+TEST(PlantedFaultTest, FaultsOfExpertParallelismAreSeen) {
+  const MoeConfig experts = {.experts = 4, .top_k = 2, .expert_hidden = 24};
+  ExpectSeen({.dp = 2, .ep = 2, .moe = experts},
+             {"ep tokens", Kind::kAllToAllV, ""}, Lose);
+  ExpectSeenInGradients({.dp = 4, .ep = 2, .moe = experts},
+                        {"expert gradients", Kind::kAllReduce, ""});
+}
+
 TEST(PlantedFaultTest, LostMessagesBetweenStagesAreSeen) {
   ExpectSeen({.pp = 2}, {"pp", Kind::kReceive, "activation"}, Lose);
   ExpectSeenInGradients({.pp = 2}, {"pp", Kind::kReceive, "gradient"}, Lose);
