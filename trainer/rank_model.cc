@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "models/data/field_readers.h"
 #include "parallel/chunk_pass.h"
 #include "parallel/unit_store.h"
@@ -24,6 +28,49 @@
 #include "trainer/plan_translation.h"
 
 namespace trireme {
+namespace {
+
+std::string Either(const std::vector<std::string_view>& ways) {
+  return fmt::format("{} or {}", fmt::join(ways.begin(), ways.end() - 1, ", "),
+                     ways.back());
+}
+
+// What would take less of the device's memory than the plan.
+std::string WaysToFitDevice(const Plan& plan) {
+  std::vector<std::string_view> ways = {"raise memory_limit_bytes"};
+  if (plan.microbatch_size() > 1) {
+    ways.emplace_back("use a smaller microbatch_size");
+  }
+  if (plan.recompute() != Plan::FULL || plan.recompute_blocks() > 0) {
+    ways.emplace_back("recompute FULL");
+  } else if (plan.has_offload() && !plan.offload().activations()) {
+    ways.emplace_back("offload.activations");
+  }
+  if (plan.offload().resident_units() > 1) {
+    ways.emplace_back("a smaller offload.resident_units");
+  } else if (!plan.has_offload() && !plan.has_skip()) {
+    ways.emplace_back("offload");
+  }
+  ways.emplace_back("a larger tp or pp");
+  return Either(ways);
+}
+
+// The same of the host's memory, of a plan with offload.
+std::string WaysToFitHost(const Plan::Offload& offload) {
+  std::vector<std::string_view> ways = {"use fewer ranks on this machine"};
+  if (!offload.has_nvme()) {
+    ways.emplace_back("offload.nvme");
+  } else if (offload.nvme().host_units() != 1) {
+    ways.emplace_back(offload.nvme().host_units() == 0
+                          ? "offload.nvme.host_units"
+                          : "a smaller offload.nvme.host_units");
+  }
+  ways.emplace_back("no offload");
+  return Either(ways);
+}
+
+}  // namespace
+
 absl::StatusOr<RankModel::Probe> RankModel::ProbeForward(
     const TrainingSetup& setup, const Plan& plan, int rank) {
   CpuDevice device(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
@@ -163,12 +210,10 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
   const int64_t limit = device.Statistics().limit_bytes;
   if (predicted.peak_bytes > limit) {
     return ResourceExhausted(
-        "rank {} ({}) would need {} of its limit of {}: {}. To fit: raise "
-        "memory_limit_bytes, use a smaller microbatch_size, recompute FULL, or "
-        "a larger tp or pp",
+        "rank {} ({}) would need {} of its limit of {}: {}. To fit: {}",
         factory.world_rank(), dry->grid().ToString(),
         BytesText(predicted.peak_bytes), BytesText(limit),
-        MemoryText(predicted.at_peak_by_category));
+        MemoryText(predicted.at_peak_by_category), WaysToFitDevice(plan));
   }
 
   const MemoryStatistics at_home = dry->host_memory();
@@ -177,11 +222,11 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
   if (plan.has_offload() && at_home.peak_bytes > home_limit) {
     return ResourceExhausted(
         "rank {} ({}) would need {} of host memory, of which {} are left: {}. "
-        "To fit: use fewer ranks on this machine or no offload",
+        "To fit: {}",
         factory.world_rank(), dry->grid().ToString(),
         BytesText(at_home.peak_bytes),
         BytesText(std::max<int64_t>(0, home_limit)),
-        MemoryText(at_home.at_peak_by_category));
+        MemoryText(at_home.at_peak_by_category), WaysToFitHost(plan.offload()));
   }
 
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,

@@ -376,8 +376,26 @@ TEST(RankModelTest, RefusesAJobThatDoesNotFitBeforeItStarts) {
   ASSERT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
   const std::string message = MessageOf(model.status());
   EXPECT_NE(message.find("would need"), std::string::npos) << message;
-  EXPECT_NE(message.find("To fit:"), std::string::npos) << message;
+  EXPECT_NE(message.find("To fit: raise memory_limit_bytes, use a smaller "
+                         "microbatch_size, recompute FULL, offload or a larger "
+                         "tp or pp"),
+            std::string::npos)
+      << message;
   EXPECT_EQ(device.Statistics().peak_bytes, 0);
+  // What the plan does already is not proposed.
+  CpuDevice smaller(10 << 10);
+  Plan plan;
+  plan.set_microbatch_size(1);
+  plan.set_recompute(Plan::FULL);
+  plan.mutable_offload()->set_resident_units(1);
+  const std::string offloaded =
+      MessageOf(RankModel::Build(setup, Resolved(plan, setup, /*ranks=*/1),
+                                 smaller, world)
+                    .status());
+  EXPECT_NE(offloaded.find("To fit: raise memory_limit_bytes, "
+                           "offload.activations or a larger tp or pp"),
+            std::string::npos)
+      << offloaded;
 }
 
 TEST(RankModelTest, RecomputeNeedsLessMemory) {
