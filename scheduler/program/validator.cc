@@ -224,6 +224,99 @@ absl::Status ChannelError(const Program& program, const ChannelKey& key,
                   Describe(program, from, send)));
 }
 
+// The messages of the lists, which must be valid by themselves.
+class Channels {
+ public:
+  explicit Channels(const Program& program) : program_(program) {}
+
+  // Of one rank; each joins the stages that its hop does.
+  absl::Status Add(int32_t rank);
+  // Once all ranks are here: each send meets a receive, in order.
+  absl::Status Match();
+
+ private:
+  const Program& program_;
+  std::map<ChannelKey, MessageQueue> queues_;
+};
+
+absl::Status Channels::Add(int32_t rank) {
+  const std::vector<Instruction>& list = program_.ranks[rank];
+  // Those that the rank used last: most lists have one of each sort.
+  struct Used {
+    int32_t peer = -1;
+    std::vector<int32_t>* messages = nullptr;
+  };
+  std::array<std::array<Used, 3>, 2> used;  // [sends][payload]
+  for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
+    const Instruction& message = list[i];
+    if (!IsMessage(message)) continue;
+    // Activations go from stop hop to hop + 1, gradients back.
+    const bool sends = message.kind == InstructionKind::kSend;
+    const bool up = (message.payload == Payload::kActivation) == sends;
+    const auto at = [&](int32_t stop) -> const StageLocation& {
+      return program_.stages[program_.StageAt(message.microbatch, stop)];
+    };
+    const StageLocation& here = at(message.hop + (up ? 0 : 1));
+    const StageLocation& there = at(message.hop + (up ? 1 : 0));
+    if (here.rank != rank || here.chunk != message.chunk ||
+        there.rank != message.peer || there.rank == rank) {
+      return InstructionError(
+          program_, rank, i,
+          fmt::format("hop {} between it and rank {}", message.hop,
+                      message.peer),
+          fmt::format("hop {} to join rank {} chunk {} and rank {}, apart",
+                      message.hop, here.rank, here.chunk, there.rank));
+    }
+    Used& last = used[sends ? 1 : 0][static_cast<size_t>(message.payload)];
+    if (last.peer != message.peer) {
+      MessageQueue& queue =
+          queues_[{sends ? rank : message.peer, sends ? message.peer : rank,
+                   message.payload}];
+      last = {message.peer, sends ? &queue.sends : &queue.receives};
+    }
+    last.messages->push_back(NumberOf(program_, message));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Channels::Match() {
+  for (auto& [key, queue] : queues_) {
+    // Whose microbatches have routes of their own may meet them in any order.
+    if (!program_.routes.empty()) {
+      std::sort(queue.sends.begin(), queue.sends.end());
+      std::sort(queue.receives.begin(), queue.receives.end());
+    }
+    if (queue.sends != queue.receives) {
+      return ChannelError(program_, key, queue);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The fields and dependencies of one rank's list.
+absl::Status ValidateList(const Program& program, int32_t rank) {
+  const std::vector<Instruction>& list = program.ranks[rank];
+  const std::vector<int32_t> stage_of = StagesOnRank(program, rank);
+  for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
+    RETURN_IF_ERROR(ValidateFields(program, rank, i, stage_of, list[i]));
+    for (const int32_t dependency : list[i].depends_on) {
+      if (dependency < 0 || dependency >= i) {
+        return InstructionError(
+            program, rank, i,
+            fmt::format("a dependency on instruction {}", dependency),
+            "dependencies on instructions before it (a cycle otherwise)");
+      }
+      if (list[dependency].kind == InstructionKind::kSend) {
+        return InstructionError(
+            program, rank, i,
+            fmt::format("a dependency on the send at {}", dependency),
+            "dependencies on anything but sends");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string Describe(const Program& program, int32_t rank, int32_t index) {
@@ -238,88 +331,18 @@ absl::Status InstructionError(const Program& program, int32_t rank,
                          Describe(program, rank, index), found, expected);
 }
 
-absl::Status ValidateStructure(const Program& program) {
+absl::Status ValidateLists(const Program& program) {
   RETURN_IF_ERROR(ValidateStages(program));
+  Channels channels(program);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    const std::vector<Instruction>& list = program.ranks[rank];
-    const std::vector<int32_t> stage_of = StagesOnRank(program, rank);
-    for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-      RETURN_IF_ERROR(ValidateFields(program, rank, i, stage_of, list[i]));
-      for (const int32_t dependency : list[i].depends_on) {
-        if (dependency < 0 || dependency >= i) {
-          return InstructionError(
-              program, rank, i,
-              fmt::format("a dependency on instruction {}", dependency),
-              "dependencies on instructions before it (a cycle otherwise)");
-        }
-        if (list[dependency].kind == InstructionKind::kSend) {
-          return InstructionError(
-              program, rank, i,
-              fmt::format("a dependency on the send at {}", dependency),
-              "dependencies on anything but sends");
-        }
-      }
-    }
+    RETURN_IF_ERROR(ValidateList(program, rank));
+    RETURN_IF_ERROR(channels.Add(rank));
   }
-  return absl::OkStatus();
-}
-
-absl::Status ValidateMessages(const Program& program) {
-  std::map<ChannelKey, MessageQueue> channels;
-  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    const std::vector<Instruction>& list = program.ranks[rank];
-    // Those that the rank used last: most lists have one of each sort.
-    struct Used {
-      int32_t peer = -1;
-      std::vector<int32_t>* messages = nullptr;
-    };
-    std::array<std::array<Used, 3>, 2> used;  // [sends][payload]
-    for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-      const Instruction& message = list[i];
-      if (!IsMessage(message)) continue;
-      // Activations go from stop hop to hop + 1, gradients back.
-      const bool sends = message.kind == InstructionKind::kSend;
-      const bool up = (message.payload == Payload::kActivation) == sends;
-      const auto at = [&](int32_t stop) -> const StageLocation& {
-        return program.stages[program.StageAt(message.microbatch, stop)];
-      };
-      const StageLocation& here = at(message.hop + (up ? 0 : 1));
-      const StageLocation& there = at(message.hop + (up ? 1 : 0));
-      if (here.rank != rank || here.chunk != message.chunk ||
-          there.rank != message.peer || there.rank == rank) {
-        return InstructionError(
-            program, rank, i,
-            fmt::format("hop {} between it and rank {}", message.hop,
-                        message.peer),
-            fmt::format("hop {} to join rank {} chunk {} and rank {}, apart",
-                        message.hop, here.rank, here.chunk, there.rank));
-      }
-      Used& last = used[sends ? 1 : 0][static_cast<size_t>(message.payload)];
-      if (last.peer != message.peer) {
-        MessageQueue& channel =
-            channels[{sends ? rank : message.peer, sends ? message.peer : rank,
-                      message.payload}];
-        last = {message.peer, sends ? &channel.sends : &channel.receives};
-      }
-      last.messages->push_back(NumberOf(program, message));
-    }
-  }
-  for (auto& [key, channel] : channels) {
-    // Whose microbatches have routes of their own may meet them in any order.
-    if (!program.routes.empty()) {
-      std::sort(channel.sends.begin(), channel.sends.end());
-      std::sort(channel.receives.begin(), channel.receives.end());
-    }
-    if (channel.sends != channel.receives) {
-      return ChannelError(program, key, channel);
-    }
-  }
-  return absl::OkStatus();
+  return channels.Match();
 }
 
 absl::Status ValidateProgram(const Program& program) {
-  RETURN_IF_ERROR(ValidateStructure(program));
-  RETURN_IF_ERROR(ValidateMessages(program));
+  RETURN_IF_ERROR(ValidateLists(program));
   RETURN_IF_ERROR(ValidateWork(program));
   RETURN_IF_ERROR(ValidateEndOfStep(program));
   RETURN_IF_ERROR(ValidateResidency(program));

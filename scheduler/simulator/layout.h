@@ -96,8 +96,8 @@ struct SimulatedProgram {
   }
 };
 
-// The Program must have passed ValidateStructure and ValidateMessages, and
-// outlive the result. InvalidArgument where it sends a message twice.
+// The Program must have passed ValidateLists, and outlive the result.
+// InvalidArgument where it sends a message twice.
 absl::StatusOr<SimulatedProgram> LayOut(const Program& program);
 
 }  // namespace trireme

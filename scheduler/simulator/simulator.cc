@@ -74,8 +74,7 @@ void RunCollective(
 absl::StatusOr<Simulation> Simulate(const Program& program,
                                     const CostModel& cost,
                                     const MemoryModel* memory) {
-  RETURN_IF_ERROR(ValidateStructure(program));
-  RETURN_IF_ERROR(ValidateMessages(program));
+  RETURN_IF_ERROR(ValidateLists(program));
   ASSIGN_OR_RETURN(std::vector<Simulation> results,
                    SimulateReplicas(program, {&cost, 1}, memory));
   return std::move(results.front());

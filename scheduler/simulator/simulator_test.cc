@@ -336,7 +336,7 @@ TEST(Simulator, AMessageIsSentOnce) {
       if (message && instruction.microbatch == 1) instruction.microbatch = 0;
     }
   }
-  ASSERT_TRUE(ValidateMessages(program).ok());
+  ASSERT_TRUE(ValidateLists(program).ok());
   const absl::Status status = Simulate(program, cost).status();
   EXPECT_NE(status.message().find("each message once"), std::string::npos)
       << status;
