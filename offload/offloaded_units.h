@@ -29,7 +29,8 @@
 // a shard, and whole values and sums are made on the device.
 //
 // Parameters of units without a home (embedding, head) stay on the device, and
-// so does all that trains where its home is there (UnitHome::trained): then
+// so do counts (Parameter::replaced_by_gradient), which the places' type would
+// round, and all that trains where its home is there (UnitHome::trained): then
 // nothing leaves. They are ParameterShards'.
 
 #ifndef TRIREME_OFFLOAD_OFFLOADED_UNITS_H_

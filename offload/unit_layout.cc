@@ -35,7 +35,7 @@ std::map<int, UnitLayout> LayOutUnits(
   std::map<int, UnitLayout> units;
   for (int b = 0; b < buckets.size(); ++b) {
     const int number = buckets[b].parameters[0]->unit;
-    if (!home.Has(number) || !home.trained) continue;
+    if (!home.Has(number) || buckets[b].device != home.device) continue;
     UnitLayout& unit = units[number];
     const int64_t elements = where == UnitLayout::Where::kHome
                                  ? buckets[b].shard_elements()

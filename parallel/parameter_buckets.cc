@@ -56,16 +56,19 @@ ParameterBuckets::ParameterBuckets(
   const bool by_unit = sharding.level == DataSharding::Level::kParameters ||
                        home.device != nullptr;
   // The bucket being filled, for each set of axes and type (and unit), experts
-  // apart.
-  std::map<std::tuple<AxisSet, bool, DType, int>, int> open;
+  // and what is at home apart.
+  std::map<std::tuple<AxisSet, bool, bool, DType, int>, int> open;
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     Parameter& parameter = **it;
     if (!parameter.trainable) continue;
     const int64_t elements = RoundUp(parameter.local_elements(), kShardGranule);
     const int64_t element_bytes = DTypeSize(ComputeDType(parameter.dtype));
     const bool experts = ShardedOver(parameter.shards, Axis::kExpert);
-    const std::tuple key(parameter.gradient_sum_axes, experts, parameter.dtype,
-                         by_unit ? parameter.unit : 0);
+    // Homes have values of one type, to which counts are not to be rounded.
+    const bool at_home = home.Has(parameter.unit) && home.trained &&
+                         !parameter.replaced_by_gradient;
+    const std::tuple key(parameter.gradient_sum_axes, experts, at_home,
+                         parameter.dtype, by_unit ? parameter.unit : 0);
     const auto found = open.find(key);
     const bool fits =
         found != open.end() &&
@@ -82,9 +85,7 @@ ParameterBuckets::ParameterBuckets(
         bucket.sharding.level = DataSharding::Level::kReplicated;
         bucket.sharding.group = 1;
       }
-      bucket.device = home.Has(parameter.unit) && home.trained
-                          ? home.device
-                          : &context.device();
+      bucket.device = at_home ? home.device : &context.device();
       buckets_.push_back(std::move(bucket));
     }
     const int at = open[key];
