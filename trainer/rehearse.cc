@@ -72,7 +72,7 @@ absl::StatusOr<Rehearsal> Rehearse(const RehearseOptions& options,
     const auto rings = std::make_shared<PlanRings>(
         *PlanCoster(shape, cluster, options.plan).rings());
     for (StageRings& of_stage : *rings) {
-      of_stage.reduction = of_stage.shards = StageGroups();
+      of_stage.reduction = of_stage.shards = of_stage.experts = StageGroups();
     }
     const PlanCosts costs =
         PlanCoster(shape, cluster, options.plan, rings).CostsOf(/*replica=*/0);

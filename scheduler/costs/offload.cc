@@ -71,20 +71,27 @@ double PlanCoster::GatherSeconds(int32_t kind, const StageRings& rings) const {
 }
 
 double PlanCoster::SumSeconds(int32_t kind, const StageRings& rings) const {
+  const double element_bytes = plan_.bf16_gradient_messages()
+                                   ? 2.0
+                                   : static_cast<double>(model_.gradient_bytes);
   const auto shared = static_cast<double>(SharedParameters(kind));
-  const double bytes =
-      shared * (plan_.bf16_gradient_messages()
-                    ? 2.0
-                    : static_cast<double>(model_.gradient_bytes));
+  const double bytes = shared * element_bytes;
   // Whole gradients are summed with the last microbatch's, and so is what
   // follows the sums of shards.
   const double sums_of_a_microbatch =
       ScheduleOf(plan_).unit_major ? 1.0 : 1.0 / plan_.microbatches();
+  // Of experts, which ep divides in place of sharding.
+  const double whole = static_cast<double>(LeavingParameters(kind)) - shared;
+  double seconds =
+      whole == 0 ? 0
+                 : sums_of_a_microbatch *
+                       rings.experts.slowest.AllReduce(whole * element_bytes);
   if (plan_.sharding() == Plan::REPLICATED) {
-    return sums_of_a_microbatch * rings.reduction.slowest.AllReduce(bytes);
+    return seconds +
+           sums_of_a_microbatch * rings.reduction.slowest.AllReduce(bytes);
   }
-  double seconds = rings.shards.slowest.ReduceScatter(bytes);
-  if (plan_.sharding() < Plan::GRADIENTS) seconds *= sums_of_a_microbatch;
+  seconds += rings.shards.slowest.ReduceScatter(bytes) *
+             (plan_.sharding() < Plan::GRADIENTS ? sums_of_a_microbatch : 1);
   if (SumsShardCopies()) {
     seconds += sums_of_a_microbatch *
                rings.reduction.slowest.AllReduce(

@@ -7,8 +7,11 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "scheduler/costs/plan_costs.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/explain/verdicts.h"
+#include "scheduler/pieces/model_pieces.h"
+#include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/candidate_plan.h"
@@ -260,6 +263,47 @@ TEST(OffloadHosts, ReplicasShareTheHostsMemory) {
     const double expected = bytes * kLayers * kBlock;
     EXPECT_NEAR(static_cast<double>(estimate.host_bytes[0]), expected,
                 0.01 * expected)
+        << Plan::Sharding_Name(sharding);
+  }
+}
+
+// Gradients of experts are whole where they leave, and summed over the ranks
+// that have the same ones: over a slow network that is most of what it takes.
+TEST(OffloadHosts, ExpertsGradientsAreSummedBeforeTheyLeave) {
+  PlannerInput input = Input();
+  input.model.experts = 2;
+  input.model.pieces = [source = input.model.pieces](
+                           const ModelShape& model, const BlockSplit& split,
+                           Plan::Recompute recompute, bool deferred) {
+    ModelPieces pieces = source(model, split, recompute, deferred);
+    for (PieceFigures& block : pieces.blocks) {
+      block.expert_parameters = block.parameters / 2;
+    }
+    return pieces;
+  };
+  Cluster::Node& node = *input.cluster.mutable_nodes(0);
+  node.set_count(4);
+  node.mutable_link()->set_latency_s(1e-6);
+  node.mutable_link()->set_bytes_per_s(1e9);
+  Candidate candidate = Offloaded(/*resident_units=*/2, /*microbatch_size=*/4);
+  candidate.dp = 4;
+  candidate.ep = 2;
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  for (const Plan::Sharding sharding : {Plan::OPTIMIZER, Plan::GRADIENTS}) {
+    candidate.sharding = sharding;
+    const auto plan =
+        PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const PlanCoster coster(input.model, *cluster, *plan);
+    const StageRings& rings = coster.rings()->front();
+    ASSERT_EQ(rings.experts.slowest.members, 2);
+    const double half = 4 * kBlock / 2;
+    const double expected = (half + half / 4) / kToHost +
+                            rings.shards.slowest.ReduceScatter(half) +
+                            rings.experts.slowest.AllReduce(half);
+    EXPECT_NEAR(coster.CostsOf(0).cost.chunks[0][0].units[1].save_gradients_s,
+                expected, 0.01 * expected)
         << Plan::Sharding_Name(sharding);
   }
 }
