@@ -169,16 +169,21 @@ std::optional<int64_t> RanksOfRun(const RunFolder& run) {
 }
 
 // Experts for which a plan could have been written, and their width: those that
-// it was tuned for, or else one or more a rank of ep, or a rank's share of one.
+// it was tuned for, or else one or more a rank of ep, or one that all share
+// where rows go to some of an expert's ranks, as many as any divisor of ep.
 std::pair<int64_t, int64_t> SmallestExperts(const Plan& plan) {
   const int64_t ep = plan.grid().ep();
   if (ep < 2) return {0, 0};
-  const auto& tuned = plan.experts().tuned_for();
+  const Plan::Experts& experts = plan.experts();
+  const auto& tuned = experts.tuned_for();
   if (tuned.experts() > 0) return {tuned.experts(), tuned.expert_hidden()};
-  const int64_t copies = std::max<int64_t>(plan.experts().row_copies(), 1);
-  if (copies > 1 && ep % copies == 0) return {ep / copies, ep};
+  const bool shared =
+      experts.row_copies() > 1 ||
+      std::any_of(experts.choices().begin(), experts.choices().end(),
+                  [](const auto& way) { return way.row_copies() > 1; });
+  if (shared) return {1, ep};
   // Larger numbers are refused all the same, without overflow.
-  return {ep * std::clamp<int64_t>(plan.experts().shadowed(), 1, 1 << 20), ep};
+  return {ep * std::clamp<int64_t>(experts.shadowed(), 1, 1 << 20), ep};
 }
 
 // A job for which a plan could have been written: as many blocks and samples

@@ -157,6 +157,17 @@ expect_in inspect.txt "ClipGradients"
 echo 'grid { dp: 4 ep: 2 }' > experts.textproto
 "$trireme" inspect experts.textproto > inspect.txt
 expect_in inspect.txt "4 ranks"
+# Of ways by load, one that sends rows to half of the ranks of an expert.
+cat > experts.textproto <<'PLAN'
+grid { dp: 4 ep: 4 }
+experts {
+  move: ADAPTIVE
+  choices { max_load: 1.5 move: WEIGHTS }
+  choices { max_load: 4 move: ROWS row_copies: 2 }
+}
+PLAN
+"$trireme" inspect experts.textproto > inspect.txt
+expect_in inspect.txt "4 ranks"
 "$trireme" cluster describe --device A100 --out hardware.textproto
 "$trireme" inspect hardware.textproto > inspect.txt
 expect_in inspect.txt "a cluster of 1 nodes, 8 devices"
