@@ -2,6 +2,7 @@
 
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -31,26 +32,41 @@ TEST(ByteText, StatesSayWhichByteIsWhere) {
   EXPECT_EQ(states, expected);
 }
 
-TEST(ByteText, PooledCountsBytes) {
-  std::vector<float> pooled(kByteValues, 7.0F);
-  FillPooledByteText("abba", pooled);
-  EXPECT_EQ(pooled['a'], 0.5F);
-  EXPECT_EQ(std::accumulate(pooled.begin(), pooled.end(), 0.0F), 1.0F);
-  FillPooledByteText("", pooled);
-  EXPECT_EQ(std::accumulate(pooled.begin(), pooled.end(), 0.0F), 0.0F);
+std::vector<float> Pooled(std::string_view caption) {
+  std::vector<float> pooled(kPooledByteTextWidth, 7.0F);
+  FillPooledByteText(caption, pooled);
+  return pooled;
+}
+
+double Cosine(const std::vector<float>& a, const std::vector<float>& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0) /
+         static_cast<double>(kPooledByteTextWidth);
+}
+
+// Two texts of the same letters are as far apart as any two.
+TEST(ByteText, PooledTellsWordsApart) {
+  const std::vector<float> heart = Pooled("red heart");
+  EXPECT_NEAR(Cosine(heart, heart), 1.0, 1e-5);
+  EXPECT_NEAR(Cosine(heart, Pooled("heart, red")), 1.0, 1e-5);
+  EXPECT_GT(Cosine(heart, Pooled("red hearts")), 0.7);
+  EXPECT_GT(Cosine(heart, Pooled("red apple")), 0.2);
+  EXPECT_LT(Cosine(heart, Pooled("red apple")), 0.6);
+  EXPECT_LT(Cosine(heart, Pooled("der earth")), 0.3);
+  EXPECT_EQ(Pooled(" "), std::vector<float>(kPooledByteTextWidth, 0.0F));
 }
 
 // A model that reads captions must not wait for encoders' files.
 TEST(ByteText, FieldsAreFilledFromTheCaptionAlone) {
-  const std::vector<FieldSpec> fields = {
-      {.name = kTextField,
-       .shape = {3, ByteTextWidth(3)},
-       .from_caption = true},
-      {.name = kTextCountField,
-       .dtype = DType::kInt32,
-       .typical = 3,
-       .from_caption = true},
-      {.name = kPooledTextField, .shape = {kByteValues}, .from_caption = true}};
+  const std::vector<FieldSpec> fields = {{.name = kTextField,
+                                          .shape = {3, ByteTextWidth(3)},
+                                          .from_caption = true},
+                                         {.name = kTextCountField,
+                                          .dtype = DType::kInt32,
+                                          .typical = 3,
+                                          .from_caption = true},
+                                         {.name = kPooledTextField,
+                                          .shape = {kPooledByteTextWidth},
+                                          .from_caption = true}};
   EXPECT_TRUE(PartsOf(fields).caption);
   EXPECT_FALSE(PartsOf(fields).text);
   Sample sample;

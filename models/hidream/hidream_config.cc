@@ -102,7 +102,7 @@ absl::Status ResolveText(const Hidream& hidream, HidreamConfig& config) {
       RETURN_IF_ERROR(CheckRange(field, found, 0, 0));
     }
     config.text_width = ByteTextWidth(config.text_tokens);
-    config.pooled_width = kByteValues;
+    config.pooled_width = kPooledByteTextWidth;
     config.text_layers = 1;
     config.layer_tokens = config.text_tokens;
     config.layer_width = config.text_width;

@@ -175,7 +175,7 @@ absl::Status ResolveText(const Mmdit& mmdit, MmditConfig& config) {
     RETURN_IF_ERROR(
         CheckRange("model.mmdit.text.pooled_width", text.pooled_width(), 0, 0));
     config.text_width = ByteTextWidth(config.text_tokens);
-    config.pooled_width = kByteValues;
+    config.pooled_width = kPooledByteTextWidth;
   }
   RETURN_IF_ERROR(CheckRange("model.mmdit.text.width", config.text_width, 1,
                              size_limits::kHidden));
