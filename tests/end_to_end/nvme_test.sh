@@ -123,7 +123,9 @@ for case in broken_threads full_threads torn_threads torn_blocks killed_blocks; 
   if wait $run; then fail "a $fault drive was not noticed"; fi
   rm -f fault
   [[ $fault =~ torn|killed ]] || expect_in $case.txt "$work/nvme/trireme-"
-  steps=$(ls $case/checkpoints | grep -E '^step_[0-9]+$' | tail -n 1)
+  # One that has only its name to get is the newest, too.
+  steps=$(ls $case/checkpoints/*/manifest.json | grep -oE 'step_[0-9]+' |
+    sort | tail -n 1)
   steps=$((10#${steps#step_} + 2))
   last=$(printf %08d $steps)
   "$trireme" train job.textproto --plan $plan --out $case \
