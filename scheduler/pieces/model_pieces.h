@@ -5,6 +5,7 @@
 #ifndef TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_
 #define TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
