@@ -48,7 +48,8 @@ std::string WaysToFitDevice(const Plan& plan) {
   }
   if (plan.offload().resident_units() > 1) {
     ways.emplace_back("a smaller offload.resident_units");
-  } else if (!plan.has_offload() && !plan.has_skip()) {
+  } else if (!plan.has_offload() && !plan.has_skip() &&
+             !ScheduleOf(plan).splits_backward) {
     ways.emplace_back("offload");
   }
   ways.emplace_back("a larger tp or pp");

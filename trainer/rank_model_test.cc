@@ -396,6 +396,18 @@ TEST(RankModelTest, RefusesAJobThatDoesNotFitBeforeItStarts) {
                            "offload.activations or a larger tp or pp"),
             std::string::npos)
       << offloaded;
+  // Nor what its schedule does not allow.
+  Plan halves;
+  halves.mutable_grid()->set_pp(2);
+  halves.set_schedule(Plan::ZB_H1);
+  halves.set_microbatches(2);
+  const std::string refused =
+      MessageOf(RankModel::Build(setup, Resolved(halves, setup, /*ranks=*/2),
+                                 smaller, world)
+                    .status());
+  EXPECT_NE(refused.find("recompute FULL or a larger tp or pp"),
+            std::string::npos)
+      << refused;
 }
 
 TEST(RankModelTest, RecomputeNeedsLessMemory) {
