@@ -63,6 +63,23 @@ class Enumerator {
         [tp](const ClusterNode& node) { return node.count % tp == 0; });
   }
 
+  // Attention that gathers keys and values takes no part in the exchange: such
+  // a candidate would be the one with ulysses 1 again.
+  bool ExchangesHeads(const Candidate& candidate) const {
+    const ModelPieces pieces = PiecesOf(
+        model_,
+        {.tp = candidate.tp, .cp = candidate.cp, .ulysses = candidate.ulysses},
+        Plan::NONE, /*deferred=*/false);
+    return std::any_of(
+        pieces.blocks.begin(), pieces.blocks.end(), [](const auto& block) {
+          return std::any_of(block.collectives.begin(), block.collectives.end(),
+                             [](const PieceCollective& collective) {
+                               return collective.group ==
+                                      PieceCollective::Group::kHeads;
+                             });
+        });
+  }
+
   void AddGrid(Candidate candidate) {
     if (!TpStaysInNodes(candidate.tp)) {
       return Refuse(candidate, VerdictCode::kTpCrossesNode);
@@ -96,6 +113,7 @@ class Enumerator {
         Refuse(candidate, VerdictCode::kIndivisible, "attention heads");
         continue;
       }
+      if (ulysses > 1 && !ExchangesHeads(candidate)) continue;
       const int64_t ranks = int64_t{candidate.tp} * candidate.cp * candidate.dp;
       for (const int32_t ep :
            Divisors(std::max<int64_t>(1, model_.experts), ranks)) {

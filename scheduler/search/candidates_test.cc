@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 
 namespace trireme {
 namespace {
@@ -17,6 +18,7 @@ ModelShape SmallImages() {
   model.mlp_hidden = 512;
   model.heads = 4;
   model.tokens = 49;
+  model.pieces = PiecesByFormulas();
   return model;
 }
 
@@ -58,6 +60,29 @@ TEST(Candidates, AnyNumberOfTokensCanBeSplit) {
        {std::pair(4, 1), std::pair(1, 4), std::pair(2, 2)}) {
     EXPECT_TRUE(pending.contains(split)) << split.first << " " << split.second;
   }
+}
+
+// Attention that gathers all keys exchanges no heads: every plan would be
+// costed once more for each way to share them out.
+TEST(Candidates, HeadsAreSharedOutWhereAttentionExchangesThem) {
+  const auto shared = [](const ModelShape& shape) {
+    const std::vector<Candidate> candidates = Candidates(4, 64, shape);
+    return std::any_of(
+        candidates.begin(), candidates.end(),
+        [](const Candidate& candidate) { return candidate.ulysses > 1; });
+  };
+  ModelShape shape = SmallImages();
+  EXPECT_TRUE(shared(shape));
+  shape.pieces = [of_transformer = shape.pieces](
+                     const ModelShape& model, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
+    ModelPieces pieces = of_transformer(model, split, recompute, deferred);
+    for (PieceCollective& collective : pieces.blocks.front().collectives) {
+      collective.group = PieceCollective::Group::kContext;
+    }
+    return pieces;
+  };
+  EXPECT_FALSE(shared(shape));
 }
 
 TEST(Candidates, MicrobatchesHaveEverySizeThatDividesAReplicasBatch) {
