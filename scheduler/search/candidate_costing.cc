@@ -7,6 +7,7 @@
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/placement/placement.h"
 #include "scheduler/program/program.h"
+#include "scheduler/search/lower_bounds.h"
 #include "scheduler/search/memory_fit.h"
 
 namespace trireme {
@@ -34,6 +35,18 @@ bool NodesAreAlike(const ClusterModel& cluster) {
       });
 }
 
+bool LinksAreAlike(const ClusterModel& cluster) {
+  for (int32_t from = 0; from < cluster.num_nodes(); ++from) {
+    for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
+      if (from != to && cluster.LinkBetweenNodes(from, to) !=
+                            cluster.LinkBetweenNodes(0, 1)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 CandidateCosting::CandidateCosting(const ModelShape& model,
@@ -44,6 +57,7 @@ CandidateCosting::CandidateCosting(const ModelShape& model,
       global_batch_(global_batch),
       best_case_(BestCase(cluster)),
       nodes_alike_(NodesAreAlike(cluster)),
+      links_alike_(LinksAreAlike(cluster)),
       ranks_(ChainedRanks(cluster)),
       divisions_(model) {}
 
@@ -196,12 +210,15 @@ absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,
                                first.host_memory_bytes_per_s &&
                            node.drive_bytes_per_s == first.drive_bytes_per_s;
                   });
-  if (!nodes_alike_ || !units_alike || !hosts_alike) {
+  const bool alike = nodes_alike_ && units_alike && hosts_alike;
+  // Rows to the experts of several units take the links that another placement
+  // may choose.
+  if (!alike || (candidate.ep > unit && !links_alike_)) {
     const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
     RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
     costs = fastest.CostsOf(0);
-    return StepLowerBound(plan, costs);
   }
+  if (!alike) return StepLowerBound(plan, costs);
   // What stages do is the same everywhere, but for sharded gradients and
   // parameters, which a better placement may hide.
   for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {

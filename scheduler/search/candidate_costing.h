@@ -21,7 +21,6 @@
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/candidates.h"
 #include "scheduler/search/division_bounds.h"
-#include "scheduler/search/lower_bounds.h"
 
 namespace trireme {
 
@@ -73,6 +72,7 @@ class CandidateCosting {
   const int64_t global_batch_;
   const ClusterModel best_case_;
   const bool nodes_alike_;  // but for the links between them
+  const bool links_alike_;  // those
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
   InFlightCounts in_flight_;

@@ -1,12 +1,16 @@
 #include "scheduler/search/lower_bounds.h"
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "scheduler/costs/estimate.h"
+#include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/placement/node_assignments.h"
 #include "scheduler/schedules/schedule.h"
+#include "scheduler/search/candidate_costing.h"
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/memory_fit.h"
 #include "scheduler/search/unlike_clusters_testing.h"
@@ -82,6 +86,61 @@ TEST(LowerBounds, AreBelowTheSimulation) {
       EXPECT_GT(tightest, 0.99);
     }
   }
+}
+
+// Which nodes the ranks of an expert group are on is the placement's to choose:
+// a bound that takes the first choice for granted would refuse what is faster.
+TEST(CandidateCosting, NoPlacementOfExpertsIsFasterThanTheBound) {
+  ModelShape model;
+  model.layers = 2;
+  model.hidden = 64;
+  model.mlp_hidden = 256;
+  model.heads = 4;
+  model.tokens = 256;
+  model.experts = 3;
+  model.expert_hidden = 256;
+  model.pieces = [of_transformer = PiecesByFormulas()](
+                     const ModelShape& shape, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
+    ModelPieces pieces = of_transformer(shape, split, recompute, deferred);
+    pieces.blocks.front().collectives.push_back(
+        {.group = PieceCollective::Group::kExperts,
+         .kind = PieceCollective::Kind::kAllToAll,
+         .bytes = 1 << 24,
+         .forward = 2,
+         .backward = 2});
+    return pieces;
+  };
+  auto described = DescribeCluster({.nodes = 6, .devices_per_node = 1});
+  ASSERT_TRUE(described.ok()) << described.status();
+  described->mutable_default_link()->set_bytes_per_s(1e9);
+  // Two triangles of fast links and a faster one between them, by which nodes
+  // in order of their links begin with 0, 1 and 4: not a triangle.
+  for (const auto& [a, b, bytes_per_s] :
+       {std::tuple(0, 1, 100e9), std::tuple(0, 2, 90e9), std::tuple(0, 3, 90e9),
+        std::tuple(2, 3, 90e9), std::tuple(1, 4, 90e9), std::tuple(1, 5, 90e9),
+        std::tuple(4, 5, 90e9)}) {
+    for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
+      Cluster::NodeLink& link = *described->add_links();
+      link.set_from(from);
+      link.set_to(to);
+      *link.mutable_link() = described->default_link();
+      link.mutable_link()->set_bytes_per_s(bytes_per_s);
+    }
+  }
+  const auto cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  Candidate candidate = {.dp = 6, .ep = 3};
+  const auto likely = CandidateCosting(model, *cluster, /*global_batch=*/6)
+                          .Cost(/*index=*/0, candidate);
+  ASSERT_TRUE(likely.ok()) << likely.status();
+  EXPECT_GT(candidate.step_s, 0);
+  const auto plan = PlanOfCandidate(model, *cluster, 6, candidate,
+                                    /*physical=*/{0, 2, 3, 1, 4, 5});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto estimate = EstimatePlan(model, *cluster, *plan);
+  ASSERT_TRUE(estimate.ok()) << estimate.status();
+  EXPECT_LE(candidate.step_s, estimate->step_s);
 }
 
 // Buckets belong to stages, of which a rank may have several.
