@@ -1,9 +1,7 @@
 #include "scheduler/costs/estimate.h"
 
 #include <algorithm>
-#include <cmath>
 
-#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/costs/replicas.h"
 #include "scheduler/pieces/model_shape.h"

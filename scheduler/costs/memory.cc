@@ -4,7 +4,6 @@
 
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/plan/plan.h"
-#include "scheduler/schedules/schedule.h"
 
 namespace trireme {
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "scheduler/costs/plan_costs.h"
-#include "scheduler/plan/plan.h"
 
 namespace trireme {
 

@@ -1,7 +1,6 @@
 #include "scheduler/costs/plan_costs.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "runtime/core/log.h"

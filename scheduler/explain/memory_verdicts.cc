@@ -1,7 +1,6 @@
 // Why a candidate does not fit, and what makes it.
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 

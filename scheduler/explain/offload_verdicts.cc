@@ -1,14 +1,10 @@
 // Why a plan does not offload, which the search looks into only where nothing
 // fits otherwise.
 
-#include <utility>
-#include <vector>
-
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
 #include "scheduler/explain/verdict_parts.h"
-#include "scheduler/search/candidate_plan.h"
 
 namespace trireme {
 namespace {

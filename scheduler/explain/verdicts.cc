@@ -3,13 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/explain/verdict_parts.h"
-#include "scheduler/plan/plan.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidate_plan.h"
 #include "scheduler/search/search.h"

@@ -14,7 +14,6 @@
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/program/memory.h"
-#include "scheduler/simulator/cost_model.h"
 
 namespace trireme {
 

@@ -1,7 +1,6 @@
 // When the step of a partial pipeline ends, and what its ranks hold.
 
 #include <algorithm>
-#include <utility>
 
 #include "runtime/core/status.h"
 #include "scheduler/partial/costs.h"

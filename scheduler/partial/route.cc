@@ -8,7 +8,6 @@
 #include "scheduler/partial/costs.h"
 #include "scheduler/partial/plan.h"
 #include "scheduler/plan/plan.h"
-#include "scheduler/plan/stage_ranks.h"
 
 namespace trireme {
 namespace {

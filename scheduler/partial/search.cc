@@ -1,6 +1,5 @@
 #include "scheduler/partial/search.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 

@@ -11,7 +11,6 @@
 #define TRIREME_SCHEDULER_PARTIAL_SEARCH_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "scheduler/partial/instance.h"

@@ -1,11 +1,8 @@
 #include "scheduler/partial/validator.h"
 
-#include <algorithm>
 #include <set>
 #include <utility>
 
-#include "fmt/format.h"
-#include "fmt/ranges.h"
 #include "runtime/core/status.h"
 
 namespace trireme {

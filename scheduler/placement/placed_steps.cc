@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <utility>
 
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"

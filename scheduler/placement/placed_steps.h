@@ -16,7 +16,6 @@
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/pieces/model_shape.h"
-#include "scheduler/placement/placement.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/program/program.h"
 

@@ -5,7 +5,6 @@
 #include <numeric>
 #include <utility>
 
-#include "runtime/core/log.h"
 #include "scheduler/placement/node_assignments.h"
 #include "scheduler/placement/placement_cost.h"
 

@@ -23,7 +23,6 @@
 #include <vector>
 
 #include "scheduler/cluster/cluster.h"
-#include "scheduler/costs/plan_costs.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.pb.h"
 

@@ -1,7 +1,5 @@
 #include "scheduler/plan/plan.h"
 
-#include <algorithm>
-
 #include "fmt/format.h"
 #include "runtime/core/log.h"
 #include "scheduler/plan/stage_ranks.h"

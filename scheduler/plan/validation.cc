@@ -9,8 +9,6 @@
 
 #include "fmt/format.h"
 #include "runtime/core/check_range.h"
-#include "scheduler/partial/plan.h"
-#include "scheduler/plan/stage_ranks.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {

@@ -1,9 +1,6 @@
 #include "scheduler/program/memory.h"
 
 #include <algorithm>
-#include <array>
-#include <string_view>
-#include <utility>
 
 #include "fmt/format.h"
 #include "scheduler/program/instruction_kinds.h"

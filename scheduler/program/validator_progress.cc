@@ -1,9 +1,7 @@
 // ValidateEndOfStep and ValidateProgress.
 
-#include <map>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"

@@ -1,6 +1,5 @@
 // ValidateWork: forwards, backwards and what they read and send.
 
-#include <string>
 #include <string_view>
 #include <vector>
 

@@ -6,6 +6,7 @@
 
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
+#include "scheduler/plan/stage_partition.h"
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {

@@ -15,7 +15,6 @@
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/plan/plan.pb.h"
-#include "scheduler/plan/stage_partition.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidates.h"
 

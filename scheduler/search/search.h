@@ -29,7 +29,6 @@
 #include "absl/status/statusor.h"
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/cluster/cluster.pb.h"
-#include "scheduler/costs/estimate.h"
 #include "scheduler/placement/placement.h"
 #include "scheduler/plan/plan.pb.h"
 #include "scheduler/search/candidates.h"

@@ -5,7 +5,6 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "runtime/core/status.h"
-#include "scheduler/program/memory.h"
 #include "scheduler/program/validator.h"
 
 namespace trireme {

@@ -12,8 +12,6 @@
 #include <tuple>
 #include <vector>
 
-#include "scheduler/simulator/cost_model.h"
-
 namespace trireme {
 
 class SimulatedShared {
