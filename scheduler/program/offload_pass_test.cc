@@ -10,9 +10,7 @@
 #include "gtest/gtest.h"
 #include "scheduler/program/program_builder.h"
 #include "scheduler/program/validator.h"
-#include "scheduler/schedules/gpipe.h"
-#include "scheduler/schedules/interleaved.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 #include "scheduler/simulator/simulator.h"
 
 namespace trireme {

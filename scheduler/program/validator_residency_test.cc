@@ -10,8 +10,7 @@
 #include "scheduler/program/offload_pass.h"
 #include "scheduler/program/program_builder.h"
 #include "scheduler/program/validator.h"
-#include "scheduler/schedules/gpipe.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 namespace {

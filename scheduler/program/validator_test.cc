@@ -5,8 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/core/status.h"
-#include "scheduler/schedules/gpipe.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 namespace {

@@ -1,4 +1,4 @@
-#include "scheduler/schedules/gpipe.h"
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 

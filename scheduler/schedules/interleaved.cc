@@ -1,8 +1,7 @@
-#include "scheduler/schedules/interleaved.h"
-
 #include <algorithm>
 
 #include "runtime/core/log.h"
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 namespace {

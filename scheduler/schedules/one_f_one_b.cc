@@ -1,6 +1,6 @@
-#include "scheduler/schedules/one_f_one_b.h"
-
 #include <algorithm>
+
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 

@@ -3,11 +3,7 @@
 #include <algorithm>
 
 #include "runtime/core/log.h"
-#include "scheduler/schedules/gpipe.h"
-#include "scheduler/schedules/interleaved.h"
-#include "scheduler/schedules/one_f_one_b.h"
-#include "scheduler/schedules/zero_bubble_h1.h"
-#include "scheduler/schedules/zero_bubble_v.h"
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 namespace {

@@ -1,6 +1,6 @@
-#include "scheduler/schedules/zero_bubble_h1.h"
-
 #include <algorithm>
+
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 

@@ -1,7 +1,7 @@
-#include "scheduler/schedules/zero_bubble_v.h"
-
 #include <algorithm>
 #include <array>
+
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 namespace {

@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "scheduler/schedules/gpipe.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 #include "scheduler/simulator/simulator.h"
 
 namespace trireme {

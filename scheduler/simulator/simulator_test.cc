@@ -6,8 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "scheduler/program/validator.h"
-#include "scheduler/schedules/gpipe.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 
 namespace trireme {
 namespace {

@@ -1,7 +1,7 @@
 #include "scheduler/simulator/slowdown.h"
 
 #include "gtest/gtest.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 #include "scheduler/simulator/simulator.h"
 
 namespace trireme {

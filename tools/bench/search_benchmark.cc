@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "scheduler/pieces/transformer_pieces_testing.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 #include "scheduler/search/search.h"
 #include "scheduler/simulator/simulator.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "scheduler/schedules/one_f_one_b.h"
+#include "scheduler/schedules/orders.h"
 #include "scheduler/simulator/simulator.h"
 
 namespace trireme {

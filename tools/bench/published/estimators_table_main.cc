@@ -8,9 +8,7 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "scheduler/schedules/interleaved.h"
-#include "scheduler/schedules/one_f_one_b.h"
-#include "scheduler/schedules/zero_bubble_h1.h"
+#include "scheduler/schedules/orders.h"
 #include "scheduler/simulator/simulator.h"
 #include "tools/bench/published/closed_forms.h"
 
