@@ -55,11 +55,10 @@ std::string ToText(const MemoryBytes& bytes) {
   return fmt::format("{} bytes ({})", bytes.total(), fmt::join(texts, ", "));
 }
 
-int32_t LiveChange(const Instruction& instruction) {
-  if (instruction.unit > 0) return 0;
-  const KindTraits& traits = TraitsOf(instruction.kind);
-  return (traits.takes == Held::kActivations ? 1 : 0) -
-         (traits.frees == Held::kActivations ? 1 : 0);
+void Apply(const MemoryChange& change, MemoryBytes& bytes) {
+  bytes.parameters += change.parameters;
+  bytes.activations += change.activations;
+  bytes.communication += change.communication;
 }
 
 MemoryChange ChangeAtStart(const Instruction& instruction,
@@ -108,7 +107,6 @@ RankPeak PeakInListOrder(const Program& program, int32_t rank,
   RankPeak peak;
   peak.at_peak = memory.always;
   MemoryBytes now = peak.at_peak;
-  int32_t live = 0;
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
     const MemoryChange start = ChangeAtStart(list[i], memory);
     now.parameters += start.parameters;
@@ -118,12 +116,7 @@ RankPeak PeakInListOrder(const Program& program, int32_t rank,
       peak.at_peak = now;
       peak.instruction = i;
     }
-    live += LiveChange(list[i]);
-    peak.live_activations = std::max(peak.live_activations, live);
-    const MemoryChange end = ChangeAtEnd(list, i, memory);
-    now.parameters += end.parameters;
-    now.activations += end.activations;
-    now.communication += end.communication;
+    Apply(ChangeAtEnd(list, i, memory), now);
   }
   return peak;
 }

@@ -105,16 +105,10 @@ MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,
 int64_t InputBytesOnHost(const Program& program, int32_t rank,
                          const RankMemory& memory);
 
-// Change in the number of microbatches with live activations in a chunk: the
-// first unit's where it has units.
-int32_t LiveChange(const Instruction& instruction);
-
 struct RankPeak {
   MemoryBytes at_peak;
   // Where the list first reaches it.
   int32_t instruction = 0;
-  // Most microbatches (summed over chunks) with live activations.
-  int32_t live_activations = 0;
 };
 
 // The peak of one rank when its list runs in order and one instruction at a

@@ -8,6 +8,7 @@
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
+#include "scheduler/program/live_activations_testing.h"
 #include "scheduler/program/program_builder.h"
 #include "scheduler/program/validator.h"
 #include "scheduler/schedules/orders.h"
@@ -256,7 +257,7 @@ TEST(OffloadPass, UnitMajorHidesCopiesAndUpdatesBehindAllMicrobatches) {
   const Simulation simulation = Simulated(program, UnitCosts(program, cost));
   // The first unit comes behind its update, the last gradients leave.
   EXPECT_NEAR(simulation.step_s, 3.5 + 3 + 4 * 24 * 3 + 7, 1e-9);
-  EXPECT_EQ(simulation.peak_live_activations[0], 4);
+  EXPECT_EQ(PeakLiveActivations(program)[0], 4);
   const Program by_microbatch = OneDevice(24, 2, 4);
   EXPECT_GT(Simulated(by_microbatch, UnitCosts(by_microbatch, cost)).step_s,
             1.5 * simulation.step_s);
@@ -314,10 +315,9 @@ TEST(OffloadPass, ADeviceHoldsAsManyUnitsAsThePlanSays) {
         &memory);
     EXPECT_EQ(simulation.peak_memory[0].parameters, resident * 1000 + 7);
     EXPECT_EQ(simulation.peak_memory[0].activations, units * 10);
-    EXPECT_EQ(simulation.peak_live_activations[0], 1);
+    EXPECT_EQ(PeakLiveActivations(program)[0], 1);
     const RankPeak in_order = PeakInListOrder(program, 0, memory.ranks[0]);
     EXPECT_EQ(in_order.at_peak.total(), simulation.peak_memory[0].total());
-    EXPECT_EQ(in_order.live_activations, 1);
     memory.ranks[0].limit_bytes = in_order.at_peak.total();
     EXPECT_TRUE(ValidateMemory(program, memory).ok());
     --memory.ranks[0].limit_bytes;

@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/program/compile.h"
+#include "scheduler/program/live_activations_testing.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/simulator/simulator.h"
 
@@ -82,7 +83,7 @@ TEST(Schedules, GPipeAndOneFOneBIdleForOneMicrobatchPerOtherRank) {
           const Plan plan = PlanOf(schedule, p, m, 1);
           EXPECT_NEAR(Bubble(plan, cost), (p - 1) * cost.all(), 1e-9)
               << Summary(plan);
-          const auto live = Simulated(plan, cost).peak_live_activations;
+          const auto live = PeakLiveActivations(ProgramOf(plan));
           for (uint32_t rank = 0; rank < p; ++rank) {
             EXPECT_EQ(live[rank],
                       schedule == Plan::GPIPE ? m : std::min(m, p - rank));
@@ -103,7 +104,7 @@ TEST(Schedules, InterleavingDividesTheBubbleByTheChunks) {
           EXPECT_NEAR(Bubble(plan, cost), (p - 1) * cost.all() / chunks, 1e-9)
               << Summary(plan) << " group " << group;
         }
-        const auto live = Simulated(plan, {}).peak_live_activations;
+        const auto live = PeakLiveActivations(ProgramOf(plan));
         for (uint32_t rank = 0; rank < p; ++rank) {
           EXPECT_EQ(live[rank],
                     std::min(m * chunks,
@@ -139,7 +140,7 @@ TEST(Schedules, ZeroBubbleH1FillsTheDrainInTheMemoryOfOneFOneB) {
                     1e-9)
             << Summary(plan);
       }
-      const auto live = Simulated(plan, {}).peak_live_activations;
+      const auto live = PeakLiveActivations(ProgramOf(plan));
       for (uint32_t rank = 0; rank < p; ++rank) {
         EXPECT_EQ(live[rank], p - rank);
         // What weight gradients need is held from the input gradients on, of
@@ -174,12 +175,9 @@ TEST(Schedules, ZeroBubbleVHalvesItAndHoldsTheSameEverywhere) {
             << Summary(plan);
         EXPECT_LE(Bubble(plan, cost), (p - 1) * cost.all() + 1e-9)
             << Summary(plan);
-        for (const int32_t live : Simulated(plan, cost).peak_live_activations) {
-          EXPECT_EQ(live, 2 * p) << Summary(plan);
-        }
       }
       // 2p chunks of half a rank's share each.
-      for (const int32_t live : Simulated(plan, {}).peak_live_activations) {
+      for (const int32_t live : PeakLiveActivations(ProgramOf(plan))) {
         EXPECT_EQ(live, 2 * p) << Summary(plan);
       }
     }
@@ -228,14 +226,14 @@ TEST(Schedules, AllAreDeadlockFreeAndAccumulateInOrder) {
 }
 
 // Bounds on memory refuse plans by these counts without simulating them.
-TEST(Schedules, WhatIsInFlightIsWhatTheSimulatorFindsAlive) {
+TEST(Schedules, WhatIsInFlightIsWhatProgramsHold) {
   for (const Schedule& schedule : AllSchedules()) {
     for (const uint32_t p : {1, 2, 5}) {
       if (schedule.unit_major && p > 1) continue;
       for (const uint32_t m : {p, 3 * p}) {
         const Plan plan = PlanOf(schedule.id, p, m, schedule.default_chunks);
         EXPECT_EQ(MostInFlight(OrderOf(plan)),
-                  Simulated(plan, {}).peak_live_activations)
+                  PeakLiveActivations(ProgramOf(plan)))
             << Summary(plan);
         InFlightCounts counts;
         EXPECT_EQ(counts.Of(plan), MostInFlight(OrderOf(plan)));

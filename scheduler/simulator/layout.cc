@@ -56,7 +56,6 @@ absl::Status AddList(const Program& program, int32_t rank,
   const std::vector<Instruction>& list = program.ranks[rank];
   std::vector<SimulatedInstruction>& out = result.lists.emplace_back();
   out.reserve(list.size());
-  int32_t live = 0, peak_live = 0;
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
     const Instruction& instruction = list[i];
     SimulatedInstruction made;
@@ -91,10 +90,7 @@ absl::Status AddList(const Program& program, int32_t rank,
         made.operand = result.CostIndex(rank, instruction);
     }
     out.push_back(made);
-    live += LiveChange(instruction);
-    peak_live = std::max(peak_live, live);
   }
-  result.peak_live_activations.push_back(peak_live);
   return absl::OkStatus();
 }
 

@@ -76,8 +76,6 @@ struct SimulatedProgram {
   // With offload: unit u of the chunk of a number is first_unit[number] + u of
   // all ranks' units; last, how many these are.
   std::vector<int32_t> first_unit;
-  // Most microbatches with live activations on each rank, over all chunks.
-  std::vector<int32_t> peak_live_activations;
 
   int32_t Hops() const { return program->num_stages() - 1; }
   int32_t LaneOf(int32_t message) const {

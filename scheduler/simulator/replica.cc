@@ -270,7 +270,6 @@ absl::StatusOr<Simulation> SimulatedReplica::Finish() {
     }
   }
   FinishTimes();
-  result_.peak_live_activations = program_.peak_live_activations;
   if (memory_ != nullptr) {
     for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
       result_.peak_memory.push_back(PeakInTime(rank));

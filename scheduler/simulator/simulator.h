@@ -72,8 +72,6 @@ struct Simulation {
   // arriving.
   std::vector<std::vector<Interval>> times;
   std::vector<RankTime> ranks;
-  // Most microbatches (over all chunks) with live activations at once.
-  std::vector<int32_t> peak_live_activations;
   // With a MemoryModel: each rank's memory at its peak, send buffers (as large
   // as the receiver's) included.
   std::vector<MemoryBytes> peak_memory;
