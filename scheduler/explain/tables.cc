@@ -148,17 +148,10 @@ std::string VerdictSummary(const PlannerInput& input,
                            const PlanReport& report) {
   // The example of a verdict: the nearest to being chosen.
   std::map<VerdictCode, std::pair<int64_t, const Candidate*>> by_code;
-  auto nearer = [](const Candidate& a, const Candidate& b) {
-    if (a.verdict == VerdictCode::kOutOfMemory ||
-        a.verdict == VerdictCode::kHostOutOfMemory) {
-      return a.over_bytes < b.over_bytes;
-    }
-    return a.simulated != b.simulated ? a.simulated : a.step_s < b.step_s;
-  };
   for (const Candidate& candidate : report.candidates) {
     auto& [count, example] = by_code[candidate.verdict];
     ++count;
-    if (example == nullptr || nearer(candidate, *example)) {
+    if (example == nullptr || Nearer(candidate, *example)) {
       example = &candidate;
     }
   }

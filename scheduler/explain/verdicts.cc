@@ -115,7 +115,8 @@ Candidate Simulated(const PlannerInput& input, const PlanReport& report,
   return candidate;
 }
 
-// Which of two candidates answers a question better.
+}  // namespace
+
 bool Nearer(const Candidate& a, const Candidate& b) {
   auto rank = [](const Candidate& c) {
     const bool memory = c.verdict == VerdictCode::kOutOfMemory ||
@@ -127,8 +128,6 @@ bool Nearer(const Candidate& a, const Candidate& b) {
   if (a.simulated != b.simulated) return a.simulated;
   return a.step_s < b.step_s;
 }
-
-}  // namespace
 
 const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query) {
   const Candidate* nearest = nullptr;

@@ -17,6 +17,9 @@ namespace trireme {
 std::string VerdictText(const PlannerInput& input, const PlanReport& report,
                         const Candidate& candidate);
 
+// Which of two candidates comes nearer to being the plan, and so says more.
+bool Nearer(const Candidate& a, const Candidate& b);
+
 // Why not those: the verdict of the fastest of them, and how many there are of
 // each verdict. Where none was considered, the answer is about the plan that
 // has the given fields and the chosen plan's others, costed and simulated with
