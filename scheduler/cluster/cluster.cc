@@ -94,14 +94,10 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
         std::pair("spread", device.spread())}) {
     RETURN_IF_ERROR(CheckNotNegative(name(part), figure));
   }
-  if (device.communicator_bytes() > kMaxMemoryBytes) {
-    return FieldError(name("communicator_bytes"), device.communicator_bytes(),
-                      fmt::format("0 to {}", kMaxMemoryBytes));
-  }
-  if (device.memory_bytes() < 1 || device.memory_bytes() > kMaxMemoryBytes) {
-    return FieldError(name("memory_bytes"), device.memory_bytes(),
-                      fmt::format("1 to {}", kMaxMemoryBytes));
-  }
+  RETURN_IF_ERROR(CheckField(name("communicator_bytes"),
+                             device.communicator_bytes(), 0, kMaxMemoryBytes));
+  RETURN_IF_ERROR(CheckField(name("memory_bytes"), device.memory_bytes(), 1,
+                             kMaxMemoryBytes));
   if (device.reserved_bytes() >= device.memory_bytes()) {
     return FieldError(
         name("reserved_bytes"), device.reserved_bytes(),
@@ -185,11 +181,8 @@ absl::Status ResolveCollectives(const Cluster& cluster, ClusterModel& model) {
           fmt::format("1 to {}, the nodes", cluster.nodes_size()));
     }
     const uint32_t least = time.nodes() > 1 ? 1 : 2;
-    if (time.ranks_per_node() < least ||
-        time.ranks_per_node() > kMaxDevicesPerNode) {
-      return FieldError(field + ".ranks_per_node", time.ranks_per_node(),
-                        fmt::format("{} to {}", least, kMaxDevicesPerNode));
-    }
+    RETURN_IF_ERROR(CheckField(field + ".ranks_per_node", time.ranks_per_node(),
+                               least, kMaxDevicesPerNode));
     RETURN_IF_ERROR(CheckNotNegative(field + ".latency_s", time.latency_s()));
     RETURN_IF_ERROR(CheckPositive(field + ".bytes_per_s", time.bytes_per_s()));
     RETURN_IF_ERROR(
@@ -276,14 +269,10 @@ absl::Status ResolveNodes(const Cluster& cluster, ClusterModel& model) {
       RETURN_IF_ERROR(
           CheckNotNegative(fmt::format("{}.{}", field, part), figure));
     }
-    if (node.host_memory_bytes() > kMaxMemoryBytes) {
-      return FieldError(field + ".host_memory_bytes", node.host_memory_bytes(),
-                        fmt::format("0 to {}", kMaxMemoryBytes));
-    }
-    if (node.drive_free_bytes() > kMaxDriveBytes) {
-      return FieldError(field + ".drive_free_bytes", node.drive_free_bytes(),
-                        fmt::format("0 to {}", kMaxDriveBytes));
-    }
+    RETURN_IF_ERROR(CheckField(field + ".host_memory_bytes",
+                               node.host_memory_bytes(), 0, kMaxMemoryBytes));
+    RETURN_IF_ERROR(CheckField(field + ".drive_free_bytes",
+                               node.drive_free_bytes(), 0, kMaxDriveBytes));
     if (!node.drive_folder().empty() && node.drive_folder().front() != '/') {
       return FieldError(field + ".drive_folder",
                         fmt::format("'{}'", node.drive_folder()),
@@ -341,10 +330,8 @@ absl::Status CheckModelTimes(const Cluster& cluster, ClusterModel& model) {
       for (const auto& [name, parts] :
            {std::pair("tp", piece.tp()), std::pair("cp", piece.cp()),
             std::pair("microbatch_size", piece.microbatch_size())}) {
-        if (parts < 1 || parts > kMaxRanks) {
-          return FieldError(fmt::format("{}.{}", field, name), parts,
-                            fmt::format("1 to {}", kMaxRanks));
-        }
+        RETURN_IF_ERROR(
+            CheckField(fmt::format("{}.{}", field, name), parts, 1, kMaxRanks));
       }
       RETURN_IF_ERROR(CheckPositive(field + ".forward_s", piece.forward_s()));
       RETURN_IF_ERROR(CheckPositive(field + ".backward_s", piece.backward_s()));

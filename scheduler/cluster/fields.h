@@ -7,6 +7,8 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "fmt/format.h"
+#include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -20,6 +22,12 @@ absl::Status FieldError(std::string_view field, const Found& found,
                         std::string_view expected) {
   return InvalidArgument("cluster.{}: found {}, expected {}", field, found,
                          expected);
+}
+
+// The same of a number that is to be neither below `low` nor above `high`.
+template <typename T, typename Low, typename High>
+absl::Status CheckField(std::string_view field, T found, Low low, High high) {
+  return CheckRange(fmt::format("cluster.{}", field), found, low, high);
 }
 
 }  // namespace trireme

@@ -85,14 +85,9 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   if (network == kNetworks.end()) {
     return FieldError("network", preset.network, Names(kNetworks));
   }
-  if (preset.nodes < 1 || preset.nodes > kMaxNodes) {
-    return FieldError("nodes", preset.nodes, fmt::format("1 to {}", kMaxNodes));
-  }
-  if (preset.devices_per_node < 1 ||
-      preset.devices_per_node > static_cast<int64_t>(kMaxDevicesPerNode)) {
-    return FieldError("devices_per_node", preset.devices_per_node,
-                      fmt::format("1 to {}", kMaxDevicesPerNode));
-  }
+  RETURN_IF_ERROR(CheckField("nodes", preset.nodes, 1, kMaxNodes));
+  RETURN_IF_ERROR(CheckField("devices_per_node", preset.devices_per_node, 1,
+                             kMaxDevicesPerNode));
   for (const double efficiency :
        {preset.gemm_efficiency, preset.memory_efficiency,
         preset.link_efficiency, preset.network_efficiency}) {
