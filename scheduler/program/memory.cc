@@ -108,10 +108,7 @@ RankPeak PeakInListOrder(const Program& program, int32_t rank,
   peak.at_peak = memory.always;
   MemoryBytes now = peak.at_peak;
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-    const MemoryChange start = ChangeAtStart(list[i], memory);
-    now.parameters += start.parameters;
-    now.activations += start.activations;
-    now.communication += start.communication;
+    Apply(ChangeAtStart(list[i], memory), now);
     if (now.total() > peak.at_peak.total()) {
       peak.at_peak = now;
       peak.instruction = i;

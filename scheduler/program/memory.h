@@ -94,6 +94,8 @@ struct MemoryChange {
   int64_t activations = 0;
   int64_t communication = 0;
 };
+// `bytes` after it.
+void Apply(const MemoryChange& change, MemoryBytes& bytes);
 MemoryChange ChangeAtStart(const Instruction& instruction,
                            const RankMemory& memory);
 MemoryChange ChangeAtEnd(const std::vector<Instruction>& list, int32_t index,

@@ -52,9 +52,7 @@ MemoryBytes SimulatedPeak(const Program& program, int32_t rank,
   MemoryBytes now = of_rank.always;
   MemoryBytes peak = now;
   for (const Event& event : events) {
-    now.parameters += event.change.parameters;
-    now.activations += event.change.activations;
-    now.communication += event.change.communication;
+    Apply(event.change, now);
     if (now.total() > peak.total()) peak = now;
   }
   return peak;
