@@ -324,6 +324,13 @@ std::string Describe(const Program& program, int32_t rank, int32_t index) {
                      ToText(program.ranks[rank][index]));
 }
 
+absl::Status RankChecks::CheckDependsOn(int32_t index, int32_t on,
+                                        std::string_view what) const {
+  if (DependsOn(list_[index], on)) return absl::OkStatus();
+  return Error(index, fmt::format("no dependency on {}", what),
+               fmt::format("one on instruction {}", on));
+}
+
 absl::Status InstructionError(const Program& program, int32_t rank,
                               int32_t index, std::string_view found,
                               std::string_view expected) {

@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "scheduler/program/memory.h"
@@ -62,6 +63,29 @@ std::string Describe(const Program& program, int32_t rank, int32_t index);
 absl::Status InstructionError(const Program& program, int32_t rank,
                               int32_t index, std::string_view found,
                               std::string_view expected);
+
+// What checks of one rank's list have in common. The Program must outlive it.
+class RankChecks {
+ protected:
+  RankChecks(const Program& program, int32_t rank)
+      : program_(program),
+        rank_(rank),
+        list_(program.ranks[rank]),
+        stage_of_(StagesOnRank(program, rank)) {}
+
+  absl::Status Error(int32_t index, std::string_view found,
+                     std::string_view expected) const {
+    return InstructionError(program_, rank_, index, found, expected);
+  }
+  // That instruction `index` depends on instruction `on`, which is `what`.
+  absl::Status CheckDependsOn(int32_t index, int32_t on,
+                              std::string_view what) const;
+
+  const Program& program_;
+  const int32_t rank_;
+  const std::vector<Instruction>& list_;
+  const std::vector<int32_t> stage_of_;  // [chunk]
+};
 
 }  // namespace trireme
 

@@ -19,14 +19,10 @@ bool IsBackward(InstructionKind kind) {
 }
 
 // Reductions, clipping and updates of one rank.
-class EndOfStep {
+class EndOfStep : RankChecks {
  public:
   EndOfStep(const Program& program, int32_t rank)
-      : program_(program),
-        rank_(rank),
-        list_(program.ranks[rank]),
-        stage_of_(StagesOnRank(program, rank)),
-        last_backward_(stage_of_.size(), -1) {
+      : RankChecks(program, rank), last_backward_(stage_of_.size(), -1) {
     for (const int32_t stage : stage_of_) {
       reduced_.emplace_back(program.buckets[stage], -1);
       updated_.emplace_back(program.buckets[stage], -1);
@@ -53,11 +49,6 @@ class EndOfStep {
   }
 
  private:
-  absl::Status Error(int32_t index, std::string_view found,
-                     std::string_view expected) const {
-    return InstructionError(program_, rank_, index, found, expected);
-  }
-
   absl::Status Visit(int32_t index) {
     const Instruction& instruction = list_[index];
     if (any_update_ && !TraitsOf(instruction.kind).may_follow_update) {
@@ -96,11 +87,8 @@ class EndOfStep {
     }
     reduced = index;
     const int32_t last = last_backward_[instruction.chunk];
-    if (last >= 0 && !DependsOn(instruction, last)) {
-      return Error(index, "no dependency on the chunk's last backward",
-                   fmt::format("one on instruction {}", last));
-    }
-    return absl::OkStatus();
+    return last < 0 ? absl::OkStatus()
+                    : CheckDependsOn(index, last, "the chunk's last backward");
   }
 
   absl::Status VisitClip(int32_t index, const Instruction& instruction) {
@@ -142,10 +130,6 @@ class EndOfStep {
     return absl::OkStatus();
   }
 
-  const Program& program_;
-  int32_t rank_;
-  const std::vector<Instruction>& list_;
-  std::vector<int32_t> stage_of_;
   std::vector<int32_t> last_backward_;         // [chunk]
   std::vector<std::vector<int32_t>> reduced_;  // [chunk][bucket] -> index
   std::vector<std::vector<int32_t>> updated_;

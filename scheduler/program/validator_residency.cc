@@ -15,14 +15,10 @@ namespace {
 constexpr int32_t kNone = -1;
 
 // The units of one rank as its list runs.
-class RankResidency {
+class RankResidency : RankChecks {
  public:
   RankResidency(const Program& program, int32_t rank)
-      : program_(program),
-        rank_(rank),
-        list_(program.ranks[rank]),
-        stage_of_(StagesOnRank(program, rank)),
-        places_(program.offload->resident_units) {
+      : RankChecks(program, rank), places_(program.offload->resident_units) {
     for (const int32_t stage : stage_of_) {
       units_.emplace_back(program.offload->units[stage]);
     }
@@ -61,11 +57,6 @@ class RankResidency {
     int32_t saved = kNone;
   };
 
-  absl::Status Error(int32_t index, std::string_view found,
-                     std::string_view expected) const {
-    return InstructionError(program_, rank_, index, found, expected);
-  }
-
   absl::Status Visit(int32_t index) {
     const Instruction& instruction = list_[index];
     switch (instruction.kind) {
@@ -88,7 +79,7 @@ class RankResidency {
       case InstructionKind::kRelease:
         return VisitRelease(index, instruction);
       case InstructionKind::kClipGradients:
-        return VisitClip(index, instruction);
+        return VisitClip(index);
       case InstructionKind::kUpdate:
         StateOf(instruction).updated = index;
         return absl::OkStatus();
@@ -106,10 +97,7 @@ class RankResidency {
     if (!unit.resident) {
       return Error(index, "its unit not on the device", "a Fetch before it");
     }
-    if (!DependsOn(instruction, unit.fetched)) {
-      return Error(index, "no dependency on its unit's Fetch",
-                   fmt::format("one on instruction {}", unit.fetched));
-    }
+    RETURN_IF_ERROR(CheckDependsOn(index, unit.fetched, "its unit's Fetch"));
     unit.used = index;
     return absl::OkStatus();
   }
@@ -132,10 +120,8 @@ class RankResidency {
                        : fmt::format("it after instruction {}", input->saved),
                    "one SaveActivation between a Forward and its Backward");
     }
-    if (!DependsOn(instruction, input->forward)) {
-      return Error(index, "no dependency on the Forward that it is of",
-                   fmt::format("one on instruction {}", input->forward));
-    }
+    RETURN_IF_ERROR(
+        CheckDependsOn(index, input->forward, "the Forward that it is of"));
     input->saved = index;
     return absl::OkStatus();
   }
@@ -147,10 +133,7 @@ class RankResidency {
       return Error(index, "no SaveActivation that it brings back",
                    "one before each LoadActivation");
     }
-    if (!DependsOn(instruction, input->saved)) {
-      return Error(index, "no dependency on its SaveActivation",
-                   fmt::format("one on instruction {}", input->saved));
-    }
+    RETURN_IF_ERROR(CheckDependsOn(index, input->saved, "its SaveActivation"));
     input->loaded = index;
     return absl::OkStatus();
   }
@@ -169,11 +152,7 @@ class RankResidency {
           fmt::format("its input away since instruction {}", input.saved),
           "a LoadActivation before it");
     }
-    if (!DependsOn(instruction, input.loaded)) {
-      return Error(index, "no dependency on its LoadActivation",
-                   fmt::format("one on instruction {}", input.loaded));
-    }
-    return absl::OkStatus();
+    return CheckDependsOn(index, input.loaded, "its LoadActivation");
   }
 
   // Its gradients need a buffer, if the unit has none.
@@ -221,9 +200,8 @@ class RankResidency {
     if (unit.updated == kNone) {
       return Error(index, "no Update of its unit before it", "one");
     }
-    if (!unit.was_resident && !DependsOn(instruction, unit.updated)) {
-      return Error(index, "no dependency on its unit's Update",
-                   fmt::format("one on instruction {}", unit.updated));
+    if (!unit.was_resident) {
+      RETURN_IF_ERROR(CheckDependsOn(index, unit.updated, "its unit's Update"));
     }
     const auto freed = std::find_if(
         released_.begin(), released_.end(),
@@ -248,17 +226,14 @@ class RankResidency {
     if (!unit.resident) {
       return Error(index, "its unit not on the device", "a unit that is");
     }
-    if (!DependsOn(instruction, unit.used)) {
-      return Error(index, "no dependency on its unit's last use",
-                   fmt::format("one on instruction {}", unit.used));
-    }
+    RETURN_IF_ERROR(CheckDependsOn(index, unit.used, "its unit's last use"));
     unit.resident = false;
     unit.fetched = unit.used = kNone;
     released_.push_back(index);
     return absl::OkStatus();
   }
 
-  absl::Status VisitClip(int32_t index, const Instruction& instruction) {
+  absl::Status VisitClip(int32_t index) {
     for (const BufferUse& buffer : buffers_) {
       if (buffer.saved != kNone) continue;
       return Error(index,
@@ -268,9 +243,9 @@ class RankResidency {
     }
     for (const std::vector<UnitState>& chunk : units_) {
       for (const UnitState& unit : chunk) {
-        if (unit.saved == kNone || DependsOn(instruction, unit.saved)) continue;
-        return Error(index, "no dependency on a unit's last SaveGradients",
-                     fmt::format("one on instruction {}", unit.saved));
+        if (unit.saved == kNone) continue;
+        RETURN_IF_ERROR(
+            CheckDependsOn(index, unit.saved, "a unit's last SaveGradients"));
       }
     }
     return absl::OkStatus();
@@ -290,10 +265,6 @@ class RankResidency {
     return absl::OkStatus();
   }
 
-  const Program& program_;
-  const int32_t rank_;
-  const std::vector<Instruction>& list_;
-  const std::vector<int32_t> stage_of_;
   std::vector<std::vector<UnitState>> units_;  // [chunk][unit]
   // Never taken so far; and Releases whose places nothing has taken yet.
   int32_t places_;

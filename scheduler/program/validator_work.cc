@@ -24,13 +24,10 @@ struct WorkIndex {
   int32_t gradient_send = -1;
 };
 
-class RankWork {
+class RankWork : RankChecks {
  public:
   RankWork(const Program& program, int32_t rank)
-      : program_(program),
-        rank_(rank),
-        list_(program.ranks[rank]),
-        stage_of_(StagesOnRank(program, rank)),
+      : RankChecks(program, rank),
         work_(stage_of_.size() * program.microbatches) {}
 
   absl::Status Validate() {
@@ -44,11 +41,6 @@ class RankWork {
   }
 
  private:
-  absl::Status Error(int32_t index, std::string_view found,
-                     std::string_view expected) const {
-    return InstructionError(program_, rank_, index, found, expected);
-  }
-
   WorkIndex& Work(int32_t chunk, int32_t microbatch) {
     return work_[static_cast<size_t>(chunk) * program_.microbatches +
                  microbatch];
@@ -209,10 +201,6 @@ class RankWork {
                             : "no BackwardWeight for its BackwardInput");
   }
 
-  const Program& program_;
-  int32_t rank_;
-  const std::vector<Instruction>& list_;
-  std::vector<int32_t> stage_of_;
   std::vector<WorkIndex> work_;
 };
 
