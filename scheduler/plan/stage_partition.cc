@@ -5,6 +5,7 @@
 #include <limits>
 #include <tuple>
 
+#include "fmt/format.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -132,36 +133,30 @@ absl::StatusOr<std::vector<int64_t>> PartitionStages(
         "partition: found {} blocks for {} stages, expected at least one each",
         costs.blocks.size(), stages.size());
   }
-  for (size_t i = 0; i < costs.blocks.size(); ++i) {
-    if (!(costs.blocks[i] > 0) || !std::isfinite(costs.blocks[i])) {
-      return InvalidArgument(
-          "partition: block {} costs {} seconds, expected a positive number", i,
-          costs.blocks[i]);
-    }
+  const auto positive = [](const std::vector<double>& figures) {
+    return std::all_of(figures.begin(), figures.end(), [](double figure) {
+      return figure > 0 && std::isfinite(figure);
+    });
+  };
+  const auto not_negative = [](double seconds) {
+    return seconds >= 0 && std::isfinite(seconds);
+  };
+  if (!positive(costs.blocks) || !positive(costs.slowness) ||
+      !not_negative(costs.embedding) || !not_negative(costs.head)) {
+    return InvalidArgument(
+        "partition: found blocks of {} seconds, an embedding of {}, a head of "
+        "{} and ranks {} times as slow, expected positive numbers",
+        fmt::join(costs.blocks, ", "), costs.embedding, costs.head,
+        fmt::join(costs.slowness, ", "));
   }
-  if (!costs.slowness.empty()) {
-    for (const StageLocation& stage : stages) {
-      if (static_cast<size_t>(stage.rank) >= costs.slowness.size()) {
-        return InvalidArgument(
-            "partition: found {} ranks with a slowness, expected rank {} too",
-            costs.slowness.size(), stage.rank);
-      }
+  for (const StageLocation& stage : stages) {
+    if (costs.slowness.empty() ||
+        static_cast<size_t>(stage.rank) < costs.slowness.size()) {
+      continue;
     }
-    for (const double slowness : costs.slowness) {
-      if (!(slowness > 0) || !std::isfinite(slowness)) {
-        return InvalidArgument(
-            "partition: found a slowness of {}, expected a positive number",
-            slowness);
-      }
-    }
-  }
-  for (const double cost : {costs.embedding, costs.head}) {
-    if (!(cost >= 0) || !std::isfinite(cost)) {
-      return InvalidArgument(
-          "partition: embedding and head cost {} and {} seconds, expected "
-          "numbers of at least 0",
-          costs.embedding, costs.head);
-    }
+    return InvalidArgument(
+        "partition: found {} ranks with a slowness, expected rank {} too",
+        costs.slowness.size(), stage.rank);
   }
   return Partition(costs, stages).Solve();
 }

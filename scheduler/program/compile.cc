@@ -1,7 +1,9 @@
 #include "scheduler/program/compile.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/program/offload_pass.h"
 #include "scheduler/program/program_builder.h"
@@ -19,7 +21,8 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
   const int64_t num_ranks = plan.grid().pp();
   const int64_t num_stages = num_ranks * plan.chunks_per_rank();
   const int64_t microbatches = plan.microbatches();
-  if (num_stages < 1 || microbatches < 1 || plan.stages_size() != num_stages) {
+  if (num_stages < 1 || microbatches < 1 || plan.stages_size() != num_stages ||
+      FindSchedule(plan.schedule()) == nullptr) {
     return InvalidArgument(
         "plan: found pp {}, chunks_per_rank {}, {} microbatches and {} stages, "
         "expected a resolved plan",
@@ -39,25 +42,13 @@ absl::StatusOr<Program> CompilePlan(const Plan& plan,
   std::vector<int32_t> buckets = options.buckets_per_stage;
   if (buckets.empty()) buckets = units;
   if (buckets.empty()) buckets.assign(num_stages, 1);
-  if (static_cast<int64_t>(buckets.size()) != num_stages) {
-    return InvalidArgument("buckets_per_stage: found {} entries, expected {}",
-                           buckets.size(), num_stages);
-  }
-  for (size_t stage = 0; stage < buckets.size(); ++stage) {
-    if (buckets[stage] < 0) {
-      return InvalidArgument(
-          "buckets_per_stage[{}]: found {}, expected at least 0", stage,
-          buckets[stage]);
-    }
-  }
-  if (plan.has_offload() && buckets != units) {
+  if (static_cast<int64_t>(buckets.size()) != num_stages ||
+      *std::min_element(buckets.begin(), buckets.end()) < 0 ||
+      (plan.has_offload() && buckets != units)) {
     return InvalidArgument(
-        "buckets_per_stage: found others than the stages' blocks, expected "
-        "those, as the plan offloads them one by one");
-  }
-  if (FindSchedule(plan.schedule()) == nullptr) {
-    return InvalidArgument("plan.schedule: found {}, expected a schedule",
-                           static_cast<int>(plan.schedule()));
+        "buckets_per_stage: found {}, expected {} of at least 0, with offload "
+        "the stages' blocks",
+        fmt::join(buckets, ", "), num_stages);
   }
   // Whoever shards parameters gathers them where they are used, and where units
   // are offloaded each Fetch does.
