@@ -52,19 +52,11 @@ double BesideCommunication(const ClusterModel& cluster) {
 double SecondsOnce(const PieceCollective& collective, double bytes,
                    const BlockRings& rings) {
   const RingCost& ring = rings.Of(collective.group);
-  switch (collective.kind) {
-    case PieceCollective::Kind::kAllReduce:
-      return ring.AllReduce(bytes);
-    case PieceCollective::Kind::kReduceScatter:
-      return ring.ReduceScatter(bytes);
-    case PieceCollective::Kind::kAllGather:
-      return ring.AllGather(bytes);
-    case PieceCollective::Kind::kAllToAll:
-      return ring.AllToAll(bytes);
-    case PieceCollective::Kind::kRingStep:
-      break;
-  }
-  return ring.RingStep(bytes);
+  using Kind = PieceCollective::Kind;
+  static_assert(static_cast<size_t>(Kind::kRingStep) == kCollectiveKinds.size(),
+                "the kinds before it are CollectiveKind's");
+  if (collective.kind == Kind::kRingStep) return ring.RingStep(bytes);
+  return ring.SecondsOf(static_cast<CollectiveKind>(collective.kind)).Of(bytes);
 }
 
 }  // namespace
