@@ -338,12 +338,15 @@ absl::Status InstructionError(const Program& program, int32_t rank,
                          Describe(program, rank, index), found, expected);
 }
 
-absl::Status ValidateLists(const Program& program) {
+absl::Status ValidateLists(
+    const Program& program,
+    const std::function<absl::Status(int32_t rank)>& then) {
   RETURN_IF_ERROR(ValidateStages(program));
   Channels channels(program);
   for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
     RETURN_IF_ERROR(ValidateList(program, rank));
     RETURN_IF_ERROR(channels.Add(rank));
+    if (then) RETURN_IF_ERROR(then(rank));
   }
   return channels.Match();
 }

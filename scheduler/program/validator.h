@@ -24,6 +24,7 @@
 #define TRIREME_SCHEDULER_PROGRAM_VALIDATOR_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,8 +51,11 @@ absl::Status CheckMemoryModel(const Program& program,
 
 // Stages, each list's fields and dependencies, and that each send meets a
 // receive. Reads each list once, while it is in the processor's cache: of
-// mistakes on several ranks the first rank's is named.
-absl::Status ValidateLists(const Program& program);
+// mistakes on several ranks the first rank's is named. `then`: what else is
+// done with a rank's list meanwhile; its errors are returned, too.
+absl::Status ValidateLists(
+    const Program& program,
+    const std::function<absl::Status(int32_t rank)>& then = nullptr);
 absl::Status ValidateWork(const Program& program);
 absl::Status ValidateEndOfStep(const Program& program);
 absl::Status ValidateResidency(const Program& program);

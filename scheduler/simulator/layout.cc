@@ -1,6 +1,6 @@
 #include "scheduler/simulator/layout.h"
 
-#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -23,7 +23,8 @@ void AddLinks(const Program& program, SimulatedProgram& result) {
       result.link_of_lane.push_back(found->second);
     }
   }
-  result.messages.resize(result.link_of_lane.size() * program.microbatches);
+  result.num_messages =
+      static_cast<int32_t>(result.link_of_lane.size()) * program.microbatches;
 }
 
 // Whether all later instructions of the list wait for it to end.
@@ -50,8 +51,9 @@ int32_t DependencyOf(const std::vector<Instruction>& list,
   return only;
 }
 
+// `sent`: by message.
 absl::Status AddList(const Program& program, int32_t rank,
-                     SimulatedProgram& result) {
+                     std::vector<bool>& sent, SimulatedProgram& result) {
   using Kind = SimulatedInstruction::Kind;
   const std::vector<Instruction>& list = program.ranks[rank];
   std::vector<SimulatedInstruction>& out = result.lists.emplace_back();
@@ -69,17 +71,15 @@ absl::Status AddList(const Program& program, int32_t rank,
         made.operand = lane * program.microbatches + instruction.microbatch;
         if (instruction.kind == InstructionKind::kSend) {
           made.kind = Kind::kSend;
-          if (result.messages[made.operand].send_index >= 0) {
+          if (sent[made.operand]) {
             return InstructionError(program, rank, i,
                                     "the message a second time",
                                     "each message once");
           }
-          result.messages[made.operand].send_index = i;
-          result.links[result.link_of_lane[lane]].messages.push_back(
-              made.operand);
+          sent[made.operand] = true;
+          result.links[result.link_of_lane[lane]].Append(made.operand);
         } else {
           made.kind = Kind::kRecv;
-          result.messages[made.operand].recv_index = i;
         }
         break;
       }
@@ -94,23 +94,8 @@ absl::Status AddList(const Program& program, int32_t rank,
   return absl::OkStatus();
 }
 
-// Most links send their messages by number.
-void ShortenLinks(SimulatedProgram& result) {
-  for (SimulatedProgram::Link& link : result.links) {
-    bool in_order = true;
-    for (size_t k = 0; k < link.messages.size() && in_order; ++k) {
-      in_order =
-          link.messages[k] == link.messages.front() + static_cast<int32_t>(k);
-    }
-    if (!in_order || link.messages.empty()) continue;
-    link.first = link.messages.front();
-    link.messages = {};
-  }
-}
-
-}  // namespace
-
-absl::StatusOr<SimulatedProgram> LayOut(const Program& program) {
+// All but the lists.
+SimulatedProgram WithoutLists(const Program& program) {
   SimulatedProgram result;
   result.program = &program;
   std::vector<int32_t> chunks(program.ranks.size(), 0);
@@ -137,10 +122,40 @@ absl::StatusOr<SimulatedProgram> LayOut(const Program& program) {
   }
   AddLinks(program, result);
   result.lists.reserve(program.ranks.size());
-  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-    RETURN_IF_ERROR(AddList(program, rank, result));
+  return result;
+}
+
+}  // namespace
+
+void SimulatedProgram::Link::Append(int32_t number) {
+  if (count == 0) first = number;
+  if (messages.empty() && number != first + count) {
+    messages.resize(count);
+    std::iota(messages.begin(), messages.end(), first);
   }
-  ShortenLinks(result);
+  if (number != first + count || !messages.empty()) messages.push_back(number);
+  ++count;
+}
+
+absl::StatusOr<SimulatedProgram> LayOut(const Program& program) {
+  SimulatedProgram result = WithoutLists(program);
+  std::vector<bool> sent(result.num_messages);
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    RETURN_IF_ERROR(AddList(program, rank, sent, result));
+  }
+  return result;
+}
+
+absl::StatusOr<SimulatedProgram> ValidateAndLayOut(const Program& program) {
+  SimulatedProgram result;
+  std::vector<bool> sent;
+  RETURN_IF_ERROR(ValidateLists(program, [&](int32_t rank) {
+    if (rank == 0) {
+      result = WithoutLists(program);
+      sent.resize(result.num_messages);
+    }
+    return AddList(program, rank, sent, result);
+  }));
   return result;
 }
 

@@ -46,27 +46,25 @@ struct SimulatedProgram {
   struct Link {
     int32_t from = 0;
     int32_t to = 0;
-    // Message k of the link is messages[k] or, where that is empty, first + k.
+    // Message k of the link is messages[k] or, where that is empty, as most
+    // links send by number, first + k.
     int32_t first = 0;
     std::vector<int32_t> messages;
 
+    int32_t count = 0;
+
+    void Append(int32_t number);
     int32_t MessageAt(int32_t k) const {
       return messages.empty() ? first + k : messages[k];
     }
   };
-  // Where a message is in its ends' lists; -1: it is never sent.
-  struct Message {
-    int32_t send_index = -1;
-    int32_t recv_index = -1;
-  };
-
   const Program* program = nullptr;
   // lists[rank][index].
   std::vector<std::vector<SimulatedInstruction>> lists;
   // Message `microbatch` of lane l has number l * microbatches + microbatch. A
   // lane is a hop and a direction: lane h is hop h upwards, lane hops + h
   // downwards.
-  std::vector<Message> messages;
+  int32_t num_messages = 0;
   std::vector<int32_t> link_of_lane;
   std::vector<Link> links;
   // Chunk c of a rank is number first_chunk[rank] + c of all ranks' chunks;
@@ -94,9 +92,11 @@ struct SimulatedProgram {
   }
 };
 
-// The Program must have passed ValidateLists, and outlive the result.
+// Of a Program that passes ValidateLists, and outlives the result.
 // InvalidArgument where it sends a message twice.
 absl::StatusOr<SimulatedProgram> LayOut(const Program& program);
+// The same of one that has not been checked, which this does on the way.
+absl::StatusOr<SimulatedProgram> ValidateAndLayOut(const Program& program);
 
 }  // namespace trireme
 

@@ -18,10 +18,7 @@ void SimulatedReplica::AddLinks() {
                       .has_channel = has_channel});
     channels_.push_back(link.channels);
   }
-  messages_.reserve(program_.messages.size());
-  for (const auto& [send_index, recv_index] : program_.messages) {
-    messages_.push_back({.send_index = send_index, .recv_index = recv_index});
-  }
+  messages_.resize(program_.num_messages);
   for (size_t lane = 0; lane < program_.link_of_lane.size(); ++lane) {
     const auto& [rank, chunk] =
         program_.program->stages[lane % program_.Hops()];
@@ -36,15 +33,17 @@ void SimulatedReplica::Wake(int32_t rank, int32_t index) {
   shared_.GoOn(number_, rank);
 }
 
-void SimulatedReplica::Send(int32_t message, double sent_s) {
+void SimulatedReplica::Send(int32_t message, int32_t index, double sent_s) {
   messages_[message].sent_s = sent_s;
+  messages_[message].send_index = index;
   const int32_t link = program_.link_of_lane[program_.LaneOf(message)];
   ++links_[link].sent;
   DrainLink(link);
 }
 
-void SimulatedReplica::Post(int32_t message, double posted_s) {
+void SimulatedReplica::Post(int32_t message, int32_t index, double posted_s) {
   messages_[message].posted_s = posted_s;
+  messages_[message].recv_index = index;
   DrainLink(program_.link_of_lane[program_.LaneOf(message)]);
 }
 

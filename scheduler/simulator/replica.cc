@@ -14,6 +14,11 @@ namespace {
 
 using Kind = SimulatedInstruction::Kind;
 
+// What a rank reads and writes when it goes on the next time. A processor
+// foresees that of some lists, not of a thousand in turn.
+constexpr int32_t kInstructionsAhead = 8;
+void BringNear(const void* at) { __builtin_prefetch(at); }
+
 }  // namespace
 
 SimulatedReplica::SimulatedReplica(const SimulatedProgram& program,
@@ -58,15 +63,20 @@ void SimulatedReplica::Advance(int32_t rank) {
   RankState& state = states_[rank];
   const std::vector<SimulatedInstruction>& list = program_.lists[rank];
   const auto size = static_cast<int32_t>(list.size());
+  const std::vector<Interval>& times = result_.times[rank];
   for (; state.next < size; ++state.next) {
+    const int32_t ahead = std::min(state.next + kInstructionsAhead, size - 1);
+    BringNear(&list[ahead]);
+    BringNear(&times[ahead]);
     const SimulatedInstruction& instruction = list[state.next];
     if (!Known(rank, instruction)) return;
     switch (instruction.kind) {
       case Kind::kSend:
-        Send(instruction.operand, ReadinessOf(rank, instruction).time_s);
+        Send(instruction.operand, state.next,
+             ReadinessOf(rank, instruction).time_s);
         break;
       case Kind::kRecv:
-        Post(instruction.operand, state.compute_s());
+        Post(instruction.operand, state.next, state.compute_s());
         break;
       case Kind::kClip:
         // The rank that comes last goes on with all.

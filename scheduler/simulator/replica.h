@@ -66,6 +66,7 @@ class SimulatedReplica {
   struct Message {
     double sent_s = 0;
     double posted_s = kUnknown;
+    // Of its Send and its Recv, once they have been issued.
     int32_t send_index = -1;
     int32_t recv_index = -1;
   };
@@ -125,9 +126,10 @@ class SimulatedReplica {
   // The instruction's end is known: who waits for it goes on.
   void Wake(int32_t rank, int32_t index);
 
-  // The next message of its link is sent at `sent_s`; its receive is posted.
-  void Send(int32_t message, double sent_s);
-  void Post(int32_t message, double posted_s);
+  // Instruction `index` of its list sends the next message of its link at
+  // `sent_s`; its receive is posted by another.
+  void Send(int32_t message, int32_t index, double sent_s);
+  void Post(int32_t message, int32_t index, double posted_s);
   // Moves the first messages of the link as long as both their ends are issued.
   void DrainLink(int32_t link);
   void Transfer(int32_t link);

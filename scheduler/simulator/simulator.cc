@@ -69,26 +69,15 @@ void RunCollective(
   for (const auto& replica : replicas) replica->EnterCollective(rank, start);
 }
 
-}  // namespace
-
-absl::StatusOr<Simulation> Simulate(const Program& program,
-                                    const CostModel& cost,
-                                    const MemoryModel* memory) {
-  RETURN_IF_ERROR(ValidateLists(program));
-  ASSIGN_OR_RETURN(std::vector<Simulation> results,
-                   SimulateReplicas(program, {&cost, 1}, memory));
-  return std::move(results.front());
-}
-
-absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
-    const Program& program, std::span<const CostModel> replicas,
+absl::StatusOr<std::vector<Simulation>> SimulateLayout(
+    const SimulatedProgram& layout, std::span<const CostModel> replicas,
     const MemoryModel* memory) {
+  const Program& program = *layout.program;
   if (memory != nullptr) RETURN_IF_ERROR(CheckMemoryModel(program, *memory));
   for (const CostModel& cost : replicas) {
     RETURN_IF_ERROR(CheckCost(program, cost));
     RETURN_IF_ERROR(CheckCollectives(replicas.front(), cost));
   }
-  ASSIGN_OR_RETURN(const SimulatedProgram layout, LayOut(program));
   SimulatedShared shared(static_cast<int32_t>(replicas.size()),
                          program.num_ranks());
   std::vector<std::unique_ptr<SimulatedReplica>> simulated;
@@ -127,6 +116,24 @@ absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
     ASSIGN_OR_RETURN(results.emplace_back(), replica->Finish());
   }
   return results;
+}
+
+}  // namespace
+
+absl::StatusOr<Simulation> Simulate(const Program& program,
+                                    const CostModel& cost,
+                                    const MemoryModel* memory) {
+  ASSIGN_OR_RETURN(const SimulatedProgram layout, ValidateAndLayOut(program));
+  ASSIGN_OR_RETURN(std::vector<Simulation> results,
+                   SimulateLayout(layout, {&cost, 1}, memory));
+  return std::move(results.front());
+}
+
+absl::StatusOr<std::vector<Simulation>> SimulateReplicas(
+    const Program& program, std::span<const CostModel> replicas,
+    const MemoryModel* memory) {
+  ASSIGN_OR_RETURN(const SimulatedProgram layout, LayOut(program));
+  return SimulateLayout(layout, replicas, memory);
 }
 
 }  // namespace trireme
