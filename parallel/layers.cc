@@ -4,7 +4,6 @@
 
 #include "parallel/dim_collectives.h"
 #include "parallel/transitions.h"
-#include "runtime/autograd/functions.h"
 #include "runtime/core/status.h"
 
 namespace trireme {
@@ -243,21 +242,41 @@ RowParallelLinear::RowParallelLinear(ParameterStore& store,
   adapter_ = LowRankAdapter(store, weight);
 }
 
-bool RowParallelLinear::Takes(ForwardContext& context,
-                              const ShardedVariable& x) const {
+bool RowParallelLinear::Takes(ForwardContext& context, const ShardedVariable& x,
+                              const InputActivation& activation) const {
+  for (const Axis axis : kAllAxes) {
+    const bool in_parts = x.states[axis].kind == Kind::kPartial;
+    if (!Expect(context, activation.function == Activation::kNone || !in_parts,
+                *weight_, x, "the sum that its activation is of")) {
+      return false;
+    }
+  }
   return Expect(context, ShardedAlongLast(x, Axis::kTensor), *weight_, x,
                 "Shard(last) over tp");
 }
 
-ShardedVariable RowParallelLinear::Product(ForwardContext& context,
-                                           const ShardedVariable& x) const {
+std::pair<ShardedVariable, InputActivation> RowParallelLinear::Activated(
+    ForwardContext& context, const ShardedVariable& x,
+    const InputActivation& activation) const {
+  if (activation.function == Activation::kNone || !adapter_.exists()) {
+    return {x, activation};
+  }
+  return {
+      {Activate(context.tape, activation.function, x.variable, activation.keep),
+       x.states},
+      {}};
+}
+
+ShardedVariable RowParallelLinear::Product(
+    ForwardContext& context, const ShardedVariable& x,
+    const InputActivation& activation) const {
   context.parallel.UseParameter(*weight_, x.states);
   AxisStates states = x.states;
   states[Axis::kTensor] = AxisState::Partial();
   LinearExchange exchange = Float8Exchange(context, *weight_, states);
   exchange.agree_forward = AgreeOverTensor(context, *weight_);
   return {Linear(context.tape, x.variable, *weight_,
-                 FusesBias(context) ? bias_ : nullptr, exchange),
+                 FusesBias(context) ? bias_ : nullptr, exchange, activation),
           states};
 }
 
@@ -300,31 +319,36 @@ ShardedVariable RowParallelLinear::Adapted(ForwardContext& context,
   return adapter_.decomposes() ? WithBias(context, sum, bias_) : sum;
 }
 
-ShardedVariable RowParallelLinear::Forward(ForwardContext& context,
-                                           const ShardedVariable& x) const {
-  if (!Takes(context, x)) {
+ShardedVariable RowParallelLinear::Forward(
+    ForwardContext& context, const ShardedVariable& x,
+    const InputActivation& activation) const {
+  if (!Takes(context, x, activation)) {
     return Placeholder(context, x, *weight_, AxisState::Invariant());
   }
-  const ShardedVariable y = Reduce(context, Product(context, x));
+  const auto [input, left] = Activated(context, x, activation);
+  const ShardedVariable y = Reduce(context, Product(context, input, left));
   if (!adapter_.exists()) return y;
-  return Adapted(context, Low(context, x), y);
+  return Adapted(context, Low(context, input), y);
 }
 
 ShardedVariable RowParallelLinear::ForwardSum(
     ForwardContext& context, const ShardedVariable& x,
-    const RowParallelLinear& other, const ShardedVariable& other_x) const {
+    const RowParallelLinear& other, const ShardedVariable& other_x,
+    const InputActivation& other_activation) const {
   CHECK(other.bias_ == nullptr) << other.weight_->name;
-  if (!Takes(context, x) || !other.Takes(context, other_x)) {
+  if (!Takes(context, x) || !other.Takes(context, other_x, other_activation)) {
     return Placeholder(context, x, *weight_, AxisState::Invariant());
   }
+  const auto [other_input, left] =
+      other.Activated(context, other_x, other_activation);
   ShardedVariable y = Product(context, x);
-  y.variable =
-      Add(context.tape, y.variable, other.Product(context, other_x).variable);
+  y.variable = Add(context.tape, y.variable,
+                   other.Product(context, other_input, left).variable);
   y = Reduce(context, std::move(y));
   if (!adapter_.exists()) return y;
   ShardedVariable low = Low(context, x);
   low.variable =
-      Add(context.tape, low.variable, other.Low(context, other_x).variable);
+      Add(context.tape, low.variable, other.Low(context, other_input).variable);
   return Adapted(context, low, y, &other.adapter_);
 }
 

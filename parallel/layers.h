@@ -17,6 +17,7 @@
 #define TRIREME_PARALLEL_LAYERS_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/axis_state.h"
@@ -24,6 +25,7 @@
 #include "parallel/low_rank_adapter.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_grid.h"
+#include "runtime/autograd/functions.h"
 
 namespace trireme {
 
@@ -80,21 +82,29 @@ class RowParallelLinear {
   RowParallelLinear(ParameterStore& store, const ProcessGrid& grid,
                     const std::string& name, int64_t in, int64_t out,
                     const LinearOptions& options = {});
-  ShardedVariable Forward(ForwardContext& context,
-                          const ShardedVariable& x) const;
+  // With an activation: of what that makes of x.
+  ShardedVariable Forward(ForwardContext& context, const ShardedVariable& x,
+                          const InputActivation& activation = {}) const;
   // This layer's result for x and another's, which has no bias and is added_to
   // this one, for other_x: their sum, reduced over tp as one. An adapter takes
   // the two for one layer of x and other_x side by side.
-  ShardedVariable ForwardSum(ForwardContext& context, const ShardedVariable& x,
-                             const RowParallelLinear& other,
-                             const ShardedVariable& other_x) const;
+  ShardedVariable ForwardSum(
+      ForwardContext& context, const ShardedVariable& x,
+      const RowParallelLinear& other, const ShardedVariable& other_x,
+      const InputActivation& other_activation = {}) const;
 
  private:
   // Whether the layer takes such an input; refuses it if not.
-  bool Takes(ForwardContext& context, const ShardedVariable& x) const;
+  bool Takes(ForwardContext& context, const ShardedVariable& x,
+             const InputActivation& activation = {}) const;
+  // The activated input by itself, and no activation, where an adapter reads
+  // it, too; else what is passed in.
+  std::pair<ShardedVariable, InputActivation> Activated(
+      ForwardContext& context, const ShardedVariable& x,
+      const InputActivation& activation) const;
   // Partial over tp; with the bias where FusesBias.
-  ShardedVariable Product(ForwardContext& context,
-                          const ShardedVariable& x) const;
+  ShardedVariable Product(ForwardContext& context, const ShardedVariable& x,
+                          const InputActivation& activation = {}) const;
   bool FusesBias(const ForwardContext& context) const;
   // From the product, or a sum of products, to the result; without the bias
   // where an adapter decomposes the weight.

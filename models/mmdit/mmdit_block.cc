@@ -280,12 +280,11 @@ class SingleBlock final : public MmditBlock {
       ForwardContext& context, const ShardedVariable& x,
       const ShardedVariable& normed, const ShardedVariable& attended,
       const std::vector<ShardedVariable>& modulation) const {
-    const ShardedVariable inner =
-        Activate(context, Activation::kGeluTanh,
-                 mlp_in_.Forward(context, normed), keep_);
     return GatedResidual(
         context, x, modulation[kGate],
-        projection_.ForwardSum(context, attended, mlp_out_, inner));
+        projection_.ForwardSum(context, attended, mlp_out_,
+                               mlp_in_.Forward(context, normed),
+                               {Activation::kGeluTanh, keep_}));
   }
 
   int64_t head_dim_;

@@ -149,8 +149,7 @@ void SparseDitBlock::Forward(ForwardContext& context,
                    modulation[kMlpShift], kStreamNormEps, keep_));
   state.x = GatedResidual(
       context, state.x, modulation[kMlpGate],
-      mlp_.out.Forward(context,
-                       Activate(context, Activation::kGeluTanh, inner, keep_)));
+      mlp_.out.Forward(context, inner, {Activation::kGeluTanh, keep_}));
 }
 
 }  // namespace trireme

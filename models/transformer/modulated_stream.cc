@@ -141,10 +141,9 @@ ShardedVariable ModulatedStream::Mlp(
   const ShardedVariable inner = mlp_in_->Forward(context, n);
   return GatedResidual(
       context, x, modulation[kMlpGate],
-      mlp_out_->Forward(context, sizes_.mlp == MlpKind::kSwiGlu
-                                     ? SwiGlu(context, inner)
-                                     : Activate(context, Activation::kGeluTanh,
-                                                inner, keep_)));
+      sizes_.mlp == MlpKind::kSwiGlu
+          ? mlp_out_->Forward(context, SwiGlu(context, inner))
+          : mlp_out_->Forward(context, inner, {Activation::kGeluTanh, keep_}));
 }
 
 StreamPair ModulatedStream::MlpOfBoth(

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/core/log.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
@@ -40,6 +41,21 @@ Tensor Float8InputGradient(const Tensor& dy, const Parameter& weight,
                        exchange.agree_backward, kInputGradient);
 }
 
+// The same of any layer, or the gradient of what an activation makes that input
+// of, which is then `x`. Of products in FP8 `dy` is from Float8Gradient.
+Tensor InputGradient(const Tensor& dy, const Parameter& weight,
+                     const LinearExchange& exchange, Activation activation,
+                     const Tensor& x) {
+  if (weight.float8_products) {
+    const Tensor dx = Float8InputGradient(dy, weight, exchange);
+    return x.defined() ? ActivationBackward(activation, x, dx) : dx;
+  }
+  const MatMulOptions options = {.label = kInputGradient};
+  return x.defined() ? MatMulActivationBackward(dy, WeightMatrix(weight),
+                                                activation, x, options)
+                     : MatMul(dy, WeightMatrix(weight), nullptr, options);
+}
+
 }  // namespace
 
 Tensor WeightMatrix(const Parameter& weight) {
@@ -49,11 +65,15 @@ Tensor WeightMatrix(const Parameter& weight) {
 }
 
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
-                Parameter* bias, const LinearExchange& exchange) {
+                Parameter* bias, const LinearExchange& exchange,
+                const InputActivation& activation) {
+  const bool activated = activation.function != Activation::kNone;
+  CHECK(!activated || (!exchange.gather && !exchange.reduce)) << weight.name;
   Tensor b;
   if (bias != nullptr) b = Flat(bias->value);
-  const Tensor whole =
-      exchange.gather ? exchange.gather(x.value()).Wait() : x.value();
+  const Tensor input =
+      activated ? ActivationForward(activation.function, x.value()) : x.value();
+  const Tensor whole = exchange.gather ? exchange.gather(input).Wait() : input;
   const Tensor* const addend = bias != nullptr ? &b : nullptr;
   Tensor y =
       weight.float8_products
@@ -68,12 +88,19 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
   std::function<Tensor()> recipe;
   Tensor kept;
   if (weight.trainable) {
-    recipe = x.recipe();
-    if (!recipe) kept = x.value();
+    if (!activated) {
+      recipe = x.recipe();
+    } else if (activation.keep == Keep::kRecipe) {
+      recipe = [function = activation.function, x = x.value()] {
+        return ActivationForward(function, x);
+      };
+    }
+    if (!recipe) kept = input;
   }
   return tape.Record(
-      "linear", {x}, parameters, std::move(y), {std::move(kept)},
-      [&weight, bias, exchange,
+      activated ? "activation and linear" : "linear", {x}, parameters,
+      std::move(y), {std::move(kept), activated ? x.value() : Tensor()},
+      [&weight, bias, exchange, function = activation.function,
        recipe = std::move(recipe)](Tape::Gradients& gradients) {
         const Tensor dy = gradients.TakeOutput();
         std::function<Tensor()> input = recipe;
@@ -103,16 +130,22 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
         }
         PendingTensor dx;
         if (gradients.Needs(0)) {
-          Tensor product = weight.float8_products
-                               ? Float8InputGradient(sum, weight, exchange)
-                               : MatMul(dy, WeightMatrix(weight), nullptr,
-                                        {.label = kInputGradient});
+          Tensor product = InputGradient(sum, weight, exchange, function,
+                                         gradients.Saved(1));
           dx = exchange.reduce ? exchange.reduce(std::move(product))
                                : PendingTensor(std::move(product));
         }
-        std::function<void()> accumulate = [&weight, dy, whole] {
+        // A bias's gradient is of the same operand.
+        Parameter* const with_bias = !rounds_gradient && weight.trainable &&
+                                             bias != nullptr && bias->trainable
+                                         ? bias
+                                         : nullptr;
+        std::function<void()> accumulate = [&weight, with_bias, dy, whole] {
+          Tensor sums;
+          if (with_bias != nullptr) sums = Flat(with_bias->grad);
           MatMulAccumulate(dy, whole(), {.transpose_a = true},
-                           AsMatrix(weight.grad));
+                           AsMatrix(weight.grad),
+                           sums.defined() ? &sums : nullptr);
         };
         if (rounds_gradient) {
           accumulate = [&weight, sum, whole, here = exchange.product_is_here] {
@@ -122,12 +155,17 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
                                      AsMatrix(weight.grad), weight.name);
           };
         }
-        gradients.AddWeightGradient(weight, std::move(accumulate),
-                                    std::move(prepare));
-        if (bias != nullptr) {
-          gradients.AddWeightGradient(*bias, [bias, dy] {
-            AccumulateColumnSums(dy, Flat(bias->grad));
-          });
+        if (with_bias != nullptr) {
+          gradients.AddWeightGradients(weight, *bias, std::move(accumulate),
+                                       std::move(prepare));
+        } else {
+          gradients.AddWeightGradient(weight, std::move(accumulate),
+                                      std::move(prepare));
+          if (bias != nullptr) {
+            gradients.AddWeightGradient(*bias, [bias, dy] {
+              AccumulateColumnSums(dy, Flat(bias->grad));
+            });
+          }
         }
         if (gradients.Needs(0)) gradients.Accumulate(0, dx.Wait());
       });

@@ -49,14 +49,23 @@ struct LinearExchange {
   bool product_is_here = true;
 };
 
+// Where the input of a linear layer is an activation of what is passed in. One
+// op then has both, whose gradient may come with the product's own pass.
+struct InputActivation {
+  Activation function = Activation::kNone;
+  Keep keep = Keep::kValue;  // of the activated input
+};
+
 // A linear layer's weight as the matrix [out, in]; where it is quantised, what
 // it stands for, in workspace.
 Tensor WeightMatrix(const Parameter& weight);
 
 // y[.., out] = x[.., in]·Wᵀ + bias. The weight's local shape is [out, in] or
-// [parts, out/parts, in]; the bias is [out] or [parts, out/parts] or null.
+// [parts, out/parts, in]; the bias is [out] or [parts, out/parts] or null. With
+// an activation the exchange gathers and reduces nothing.
 Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
-                Parameter* bias, const LinearExchange& exchange = {});
+                Parameter* bias, const LinearExchange& exchange = {},
+                const InputActivation& activation = {});
 
 // y[.., parts·out] = x[.., parts·in]: each part of x by the weight's part of
 // [parts, out, in], of the local shape.

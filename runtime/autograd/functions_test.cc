@@ -22,6 +22,42 @@ TEST_F(FunctionsTest, LinearWithPartsAndBias) {
         {Random({2, 3, 4}, 3)}, {&weight, &bias});
 }
 
+// An activation within the layer is the one in front of it, to the bit, however
+// the layer gets its input again; and its gradient is that of both.
+TEST_F(FunctionsTest, LinearOfAnActivation) {
+  Parameter weight = MakeParameter({3, 4}, 1);
+  Parameter bias = MakeParameter({3}, 2);
+  const auto within = [&](Keep keep) {
+    return [&weight, &bias, keep](Tape& tape, const auto& x) {
+      return Linear(tape, x[0], weight, &bias, {},
+                    {Activation::kGeluTanh, keep});
+    };
+  };
+  for (const Keep keep : {Keep::kValue, Keep::kRecipe}) {
+    Check(within(keep), {Random({2, 3, 4}, 3)}, {&weight, &bias});
+  }
+  const auto bits = [&](const Function& function) {
+    weight.grad.FillZero();
+    bias.grad.FillZero();
+    Tape tape(device_);
+    const std::vector<Variable> x = {tape.Leaf(Random({2, 3, 4}, 3))};
+    const Variable outputs[] = {function(tape, x)};
+    tape.Backward(outputs, {Random({2, 3, 3}, 4)},
+                  Tape::WeightGradients::kDeferred);
+    tape.RunWeightGradients();
+    return std::vector<std::vector<double>>{
+        outputs[0].value().ToVector<double>(),
+        tape.TakeGradient(x[0]).ToVector<double>(),
+        weight.grad.ToVector<double>(), bias.grad.ToVector<double>()};
+  };
+  const auto in_front = bits([&](Tape& tape, const auto& x) {
+    return Linear(tape, Activate(tape, Activation::kGeluTanh, x[0]), weight,
+                  &bias);
+  });
+  EXPECT_EQ(bits(within(Keep::kValue)), in_front);
+  EXPECT_EQ(bits(within(Keep::kRecipe)), in_front);
+}
+
 class Float8LinearTest : public GradientCheck {
  protected:
   // What the matrix's codes stand for, with scales of its own times `factor`.

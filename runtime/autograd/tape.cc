@@ -72,6 +72,12 @@ void Tape::Gradients::AddWeightGradient(Parameter& parameter,
   tape_.queue_.Add(parameter, std::move(compute), std::move(prepare));
 }
 
+void Tape::Gradients::AddWeightGradients(Parameter& first, Parameter& second,
+                                         std::function<void()> compute,
+                                         std::function<void()> prepare) {
+  tape_.queue_.AddBoth(first, second, std::move(compute), std::move(prepare));
+}
+
 int Tape::NewSlot() {
   gradients_.emplace_back();
   return static_cast<int>(gradients_.size()) - 1;

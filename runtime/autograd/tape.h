@@ -124,6 +124,10 @@ class Tape {
     // it reads. Skipped if the parameter is not trainable.
     void AddWeightGradient(Parameter& parameter, std::function<void()> compute,
                            std::function<void()> prepare = nullptr);
+    // Of a `compute` that adds to both, which are trainable.
+    void AddWeightGradients(Parameter& first, Parameter& second,
+                            std::function<void()> compute,
+                            std::function<void()> prepare = nullptr);
 
    private:
     friend class Tape;

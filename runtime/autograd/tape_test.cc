@@ -249,6 +249,30 @@ TEST_F(TapeTest, TapesThatShareAQueueCompleteParametersTogether) {
   EXPECT_EQ(ready, (std::vector<std::string>{"w0"}));
 }
 
+// One pass that makes the gradients of two: both are ready to be added to
+// before it runs, and complete behind it.
+TEST_F(TapeTest, AContributionToTwoParametersCompletesBoth) {
+  std::vector<std::string> said;
+  WeightGradientQueue queue;
+  queue.set_needed([&](Parameter& parameter) {
+    said.push_back(parameter.name + " needed");
+  });
+  queue.set_ready(
+      [&](Parameter& parameter) { said.push_back(parameter.name + " ready"); });
+  for (Parameter* const parameter : {&weights_[0], &weights_[1]}) {
+    queue.Expect(*parameter);
+  }
+  queue.Expect(weights_[1]);
+  queue.set_deferred(true);
+  queue.AddBoth(weights_[0], weights_[1], [&] { said.push_back("both"); });
+  queue.Add(weights_[1], [&] { said.push_back("one"); });
+  EXPECT_TRUE(said.empty());
+  queue.Run();
+  EXPECT_EQ(said, (std::vector<std::string>{"w0 needed", "w1 needed", "both",
+                                            "w0 ready", "w1 needed", "one",
+                                            "w1 ready"}));
+}
+
 // A loss is reported once and felt once, whether what makes it is run again or
 // not, and whatever the loss scale is; its gradient is in proportion to its
 // weight.

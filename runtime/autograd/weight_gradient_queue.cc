@@ -9,11 +9,17 @@ namespace trireme {
 void WeightGradientQueue::Add(Parameter& parameter,
                               std::function<void()> compute,
                               std::function<void()> prepare) {
-  AddEntry({&parameter, std::move(compute), std::move(prepare)});
+  AddEntry({{&parameter}, std::move(compute), std::move(prepare)});
+}
+
+void WeightGradientQueue::AddBoth(Parameter& first, Parameter& second,
+                                  std::function<void()> compute,
+                                  std::function<void()> prepare) {
+  AddEntry({{&first, &second}, std::move(compute), std::move(prepare)});
 }
 
 void WeightGradientQueue::AddWork(std::function<void()> work) {
-  AddEntry({nullptr, std::move(work)});
+  AddEntry({{}, std::move(work)});
 }
 
 void WeightGradientQueue::AddEntry(Entry entry) {
@@ -26,15 +32,15 @@ void WeightGradientQueue::AddEntry(Entry entry) {
 }
 
 void WeightGradientQueue::RunEntry(const Entry& entry) {
-  if (entry.parameter == nullptr) {
-    entry.compute();
-    return;
+  if (needed_) {
+    for (Parameter* const parameter : entry.parameters) needed_(*parameter);
   }
-  if (needed_) needed_(*entry.parameter);
   entry.compute();
-  const int left = --uses_.at(entry.parameter);
-  CHECK_GE(left, 0) << entry.parameter->name;
-  if (left == 0 && ready_) ready_(*entry.parameter);
+  for (Parameter* const parameter : entry.parameters) {
+    const int left = --uses_.at(parameter);
+    CHECK_GE(left, 0) << parameter->name;
+    if (left == 0 && ready_) ready_(*parameter);
+  }
 }
 
 void WeightGradientQueue::Run() {

@@ -41,6 +41,10 @@ class WeightGradientQueue {
   // `prepare` too, so that it goes on behind.
   void Add(Parameter& parameter, std::function<void()> compute,
            std::function<void()> prepare = nullptr);
+  // The same of one `compute` that adds to two parameters.
+  void AddBoth(Parameter& first, Parameter& second,
+               std::function<void()> compute,
+               std::function<void()> prepare = nullptr);
   // Queues (or runs) what belongs to the weight gradients without being one.
   void AddWork(std::function<void()> work);
 
@@ -49,7 +53,7 @@ class WeightGradientQueue {
 
  private:
   struct Entry {
-    Parameter* parameter = nullptr;  // null: not a gradient
+    std::vector<Parameter*> parameters;  // none: not a gradient
     std::function<void()> compute;
     std::function<void()> prepare = nullptr;
   };

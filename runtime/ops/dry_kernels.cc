@@ -165,6 +165,11 @@ GemmKernels DryGemm(const GemmKernels& twin) {
     stream.Count({.product_flops = 2 * s.batch * s.m * s.n * s.k,
                   .bytes = read + written * DTypeSize(s.out_dtype),
                   .float8 = s.float8});
+    // As passes of their own, which they are on the host.
+    if (s.derivative != Activation::kNone) {
+      CountBytes(stream, s.dtype, s.m * s.n, 3);
+    }
+    if (s.row_sums) CountBytes(stream, s.dtype, s.k * s.m, 1);
   };
   return kernels;
 }

@@ -76,10 +76,10 @@ GemmOperands OperandsOfCodes(const QuantizedTensor& a,
           .b_scales = b.scales.raw_data()};
 }
 
-}  // namespace
-
-Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
-              const MatMulOptions& options) {
+// MatMul, times a function's derivative at x if that is not null.
+Tensor Product(const Tensor& a, const Tensor& b, const Tensor* bias,
+               Activation derivative, const Tensor* x,
+               const MatMulOptions& options) {
   CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
   Matrices left = AsMatrices(a, options.transpose_a);
   const Matrices right = AsMatrices(b, options.transpose_b);
@@ -117,13 +117,35 @@ Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
   spec.bias = bias != nullptr;
   spec.activation = options.activation;
   CheckBias(bias, spec);
-  RunGemm(spec, {.a = a.raw_data(), .b = b.raw_data()}, bias, out,
-          options.label);
+  GemmOperands operands = {.a = a.raw_data(), .b = b.raw_data()};
+  if (x != nullptr) {
+    CHECK_EQ(x->shape(), out.shape()) << options.label;
+    CHECK(x->dtype() == a.dtype() && out_dtype == a.dtype()) << options.label;
+    CHECK_EQ(spec.batch, 1) << options.label;
+    CHECK(options.activation == Activation::kNone) << options.label;
+    spec.derivative = derivative;
+    operands.x = x->raw_data();
+  }
+  RunGemm(spec, operands, bias, out, options.label);
   return out;
 }
 
+}  // namespace
+
+Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
+              const MatMulOptions& options) {
+  return Product(a, b, bias, Activation::kNone, nullptr, options);
+}
+
+Tensor MatMulActivationBackward(const Tensor& a, const Tensor& b,
+                                Activation activation, const Tensor& x,
+                                const MatMulOptions& options) {
+  return Product(a, b, nullptr, activation, &x, options);
+}
+
 void MatMulAccumulate(const Tensor& a, const Tensor& b,
-                      const MatMulOptions& options, const Tensor& out) {
+                      const MatMulOptions& options, const Tensor& out,
+                      const Tensor* column_sums) {
   CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
   const Tensor a2 = a.Reshape({-1, a.dim(-1)});
   const Tensor b2 = b.Reshape({-1, b.dim(-1)});
@@ -147,8 +169,15 @@ void MatMulAccumulate(const Tensor& a, const Tensor& b,
   spec.dtype = a.dtype();
   spec.out_dtype = out.dtype();
   spec.accumulate = true;
-  RunGemm(spec, {.a = a.raw_data(), .b = b.raw_data()}, nullptr, out,
-          options.label);
+  GemmOperands operands = {.a = a.raw_data(), .b = b.raw_data()};
+  if (column_sums != nullptr) {
+    CHECK(options.transpose_a) << options.label;
+    CHECK_EQ(column_sums->num_elements(), spec.m) << options.label;
+    CHECK(column_sums->dtype() == out.dtype()) << column_sums->dtype();
+    spec.row_sums = true;
+    operands.row_sums = column_sums->raw_data();
+  }
+  RunGemm(spec, operands, nullptr, out, options.label);
 }
 
 Tensor MatMulFloat8(const QuantizedTensor& a, const QuantizedTensor& b,

@@ -36,12 +36,23 @@ struct MatMulOptions {
 Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias = nullptr,
               const MatMulOptions& options = {});
 
+// dx = (op(a)·op(b))∘activation'(x), for x of dx's shape and all of one dtype:
+// the gradient of what an activation in front of a product was made of.
+// Leading dims of a are rows. On GPUs in the product's own pass where cuBLASLt
+// has it, which then rounds once, else rounded twice as two ops are.
+Tensor MatMulActivationBackward(const Tensor& a, const Tensor& b,
+                                Activation activation, const Tensor& x,
+                                const MatMulOptions& options = {});
+
 // out += op(a)·op(b) for two matrices; out is fp32 for fp32 and bf16 operands,
 // fp64 for fp64. This is how a weight gradient accumulates in place: out =
 // dW[out, in], a = dY[rows, out] transposed, b = X[rows, in]. Leading dims of
 // a and b are folded into rows. options.activation and out_dtype are ignored.
+// `column_sums`, for a transposed a, may be null: as AccumulateColumnSums(a),
+// which is the gradient of a bias.
 void MatMulAccumulate(const Tensor& a, const Tensor& b,
-                      const MatMulOptions& options, const Tensor& out);
+                      const MatMulOptions& options, const Tensor& out,
+                      const Tensor* column_sums = nullptr);
 
 // out[m, n] = a·bᵀ + bias[n] of the dtype, for a [m, k] and b [n, k] in FP8
 // (runtime/ops/float8.h). Where a device has no product of codes, of what they

@@ -11,9 +11,11 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/core/dtype.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/cpu/gemm.h"
 #include "runtime/ops/ops_testing.h"
+#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -183,6 +185,38 @@ TEST_P(MatMulTest, AccumulatesInPlaceOverFoldedRows) {
     for (size_t i = 0; i < want.size(); ++i) want[i] += product[i];
   }
   ExpectProduct(out, want, k);
+}
+
+// What a layer's backward asks for beside a product is what it is alone, to the
+// bit: the same kernels, behind it.
+TEST_P(MatMulTest, GradientsBesideProductsHaveTheirOwnBits) {
+  const auto [dtype, transpose_a, transpose_b] = GetParam();
+  const int64_t m = 37, n = 50, k = 24;
+  const Tensor a =
+      RandomTensor(device_, transpose_a ? Shape{k, m} : Shape{m, k}, dtype, 1);
+  const Tensor b =
+      RandomTensor(device_, transpose_b ? Shape{n, k} : Shape{k, n}, dtype, 2);
+  const Tensor x = RandomTensor(device_, {m, n}, dtype, 3);
+  const MatMulOptions options = {.transpose_a = transpose_a,
+                                 .transpose_b = transpose_b};
+  for (Activation activation :
+       {Activation::kGeluTanh, Activation::kSilu, Activation::kRelu}) {
+    EXPECT_EQ(Doubles(MatMulActivationBackward(a, b, activation, x, options)),
+              Doubles(ActivationBackward(activation, x,
+                                         MatMul(a, b, nullptr, options))));
+  }
+  if (!transpose_a) return;
+  const DType sum_dtype = ComputeDType(dtype);
+  const auto sums = [&](const Shape& shape) {
+    return RandomTensor(device_, shape, sum_dtype, 4);
+  };
+  const Tensor alone = sums({m, n}), columns_alone = sums({m});
+  MatMulAccumulate(a, b, options, alone);
+  AccumulateColumnSums(a, columns_alone);
+  const Tensor out = sums({m, n}), columns = sums({m});
+  MatMulAccumulate(a, b, options, out, &columns);
+  EXPECT_EQ(Doubles(out), Doubles(alone));
+  EXPECT_EQ(Doubles(columns), Doubles(columns_alone));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -442,6 +442,24 @@ std::vector<OpCase> Products() {
          return {y, MatMul(y, weight), gradient, columns};
        },
        .same_on_any_threads = false},
+      {.name = "MatMul of gradients",
+       .run = [=](Operands& in) -> std::vector<Tensor> {
+         const Tensor dy = in({3, 67, 80}), weight = in({80, 96});
+         const Tensor odd = in({80, 90});
+         const Tensor x = in({3, 67, 96}), odd_x = in({3, 67, 90});
+         const Tensor gradient = sums(x, {80, 96});
+         const Tensor of_bias = sums(x, {80});
+         // What is there stays.
+         for (int i = 0; i < 2; ++i) {
+           MatMulAccumulate(dy, x, {.transpose_a = true}, gradient, &of_bias);
+         }
+         return {
+             MatMulActivationBackward(dy, weight, Activation::kGeluTanh, x),
+             MatMulActivationBackward(dy, odd, Activation::kGeluTanh, odd_x),
+             MatMulActivationBackward(dy, weight, Activation::kGelu, x),
+             gradient, of_bias};
+       },
+       .same_on_any_threads = false},
       {.name = "batched MatMul",
        .run = [](Operands& in) -> std::vector<Tensor> {
          return {MatMul(in({6, 67, 40}), in({6, 67, 40}), nullptr,

@@ -66,6 +66,21 @@ struct OnHost<kKernel> {
   }
 };
 
+void AddColumnSumsKernel(DType dtype, int64_t rows, int64_t columns,
+                         const void* x, void* out) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    AddColumnSums(static_cast<const T*>(x), rows, columns,
+                  static_cast<ComputeType<T>*>(out));
+  });
+}
+
+// What the host's products are asked for: the rest comes behind them.
+GemmSpec ProductAlone(GemmSpec spec) {
+  spec.derivative = Activation::kNone;
+  spec.row_sums = false;
+  return spec;
+}
+
 CpuGemmSpec WithThreads(const GemmSpec& spec) {
   return {spec, AvailableThreads()};
 }
@@ -75,7 +90,7 @@ int64_t GemmWorkspace(const GemmSpec& spec) {
     const ProductOfValues of_values(spec);
     return of_values.workspace_at + GemmWorkspace(of_values.product);
   }
-  return PreparedGemm(WithThreads(spec))->workspace_bytes();
+  return PreparedGemm(WithThreads(ProductAlone(spec)))->workspace_bytes();
 }
 
 void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
@@ -95,9 +110,17 @@ void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
              .workspace = workspace + of_values.workspace_at});
     return;
   }
-  PreparedGemm(WithThreads(spec))
+  PreparedGemm(WithThreads(ProductAlone(spec)))
       ->Run(operands.a, operands.b, operands.bias, operands.out,
             operands.workspace);
+  if (spec.derivative != Activation::kNone) {
+    ActivationBackwardKernel(spec.dtype, spec.derivative, spec.m * spec.n,
+                             operands.x, operands.out, operands.out);
+  }
+  if (spec.row_sums) {
+    AddColumnSumsKernel(spec.dtype, spec.k, spec.m, operands.a,
+                        operands.row_sums);
+  }
 }
 
 CpuAttentionProblem WithThreads(const AttentionProblem& problem) {
@@ -149,14 +172,6 @@ void SparseBackward(const SparseAttentionProblem& problem,
                     void* workspace) {
   SparseAttentionBackwardCpu(problem, operands, gradients, AvailableThreads(),
                              workspace);
-}
-
-void AddColumnSumsKernel(DType dtype, int64_t rows, int64_t columns,
-                         const void* x, void* out) {
-  DispatchFloating(dtype, [&]<typename T>(T) {
-    AddColumnSums(static_cast<const T*>(x), rows, columns,
-                  static_cast<ComputeType<T>*>(out));
-  });
 }
 
 }  // namespace

@@ -6,6 +6,10 @@
 // one scale of each operand itself, and scales by rows on GPUs of compute
 // capability 9 alone, elsewhere a pass of ours does. Other products of codes
 // are of what these stand for.
+//
+// What comes with a product (bias, GELU, GELU's derivative, the sums that are a
+// bias's gradient) is part of it where cuBLASLt says that it has an algorithm
+// for that, else a pass of ours. Its GELU is the tanh form.
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -16,6 +20,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -159,77 +164,86 @@ struct Problem {
   uint32_t b = kFullAlignment;
   uint32_t out = kFullAlignment;
   uint32_t bias = kFullAlignment;
+  uint32_t x = kFullAlignment;
 
   bool operator==(const Problem&) const = default;
 
   template <typename H>
   friend H AbslHashValue(H h, const Problem& p) {
-    return H::combine(std::move(h), p.spec, p.a, p.b, p.out, p.bias);
+    return H::combine(std::move(h), p.spec, p.a, p.b, p.out, p.bias, p.x);
   }
 };
 
 // A product made ready once for each problem.
 class Product {
  public:
-  Product(cublasLtHandle_t handle, const Problem& problem)
+  // `aligned`: the same of the best addresses, whose workspace is what there
+  // will be; null if this is it.
+  Product(cublasLtHandle_t handle, const Problem& problem,
+          const Product* aligned)
       : handle_(handle),
         wide_(problem.spec.dtype == DType::kFloat64),
         accumulate_(problem.spec.accumulate),
         row_scales_(problem.spec.float8 && !problem.spec.one_scale &&
                     HasRowScales()),
         scales_(row_scales_ || (problem.spec.float8 && problem.spec.one_scale)),
-        rest_(RestOf(problem.spec, scales_)),
-        epilogue_(EpilogueOf(problem.spec, rest_)),
         left_(OperandType(problem.spec), problem.spec.k, problem.spec.n,
               problem.spec.b, problem.spec.batch),
         right_(OperandType(problem.spec), problem.spec.m, problem.spec.k,
                problem.spec.a, problem.spec.batch),
         out_(TypeOf(problem.spec.out_dtype), problem.spec.m, problem.spec.n,
-             problem.spec.out, problem.spec.batch) {
-    Check(cublasLtMatmulDescCreate(
-              description_.address(),
-              wide_ ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
-              wide_ ? CUDA_R_64F : CUDA_R_32F),
-          "cublasLtMatmulDescCreate");
-    Set(description_, CUBLASLT_MATMUL_DESC_TRANSA, left_.operation);
-    Set(description_, CUBLASLT_MATMUL_DESC_TRANSB, right_.operation);
-    Set(description_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_);
-    // The choice heeds the alignment of these addresses.
-    SetBias(reinterpret_cast<const void*>(uintptr_t{problem.bias}));
-    if (row_scales_) {
-      for (const auto mode : {CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
-                              CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {
-        Set(description_, mode, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
-      }
+             problem.spec.out, problem.spec.batch),
+        rest_(RestOf(problem.spec, scales_)) {
+    if (aligned != nullptr && aligned->rest_.row_sums) {
+      rest_.row_sums = problem.spec.row_sums;
     }
-    if (scales_) {
-      const auto* const aligned =
-          reinterpret_cast<const void*>(uintptr_t{kFullAlignment});
-      SetScales(aligned, aligned);
+    const uint64_t most_workspace =
+        aligned == nullptr ? kMaxWorkspace : aligned->workspace_bytes_;
+    Describe(problem);
+    if (!ChooseAlgorithm(problem, most_workspace)) {
+      CHECK_NE(epilogue_, CUBLASLT_EPILOGUE_DEFAULT)
+          << "cuBLASLt has no algorithm for m " << problem.spec.m << " n "
+          << problem.spec.n << " k " << problem.spec.k << " of "
+          << problem.spec.dtype;
+      // It may have the product without what comes with it.
+      rest_ = problem.spec;
+      rest_.float8 = problem.spec.float8 && !scales_;
+      Describe(problem);
+      CHECK(ChooseAlgorithm(problem, most_workspace))
+          << "cuBLASLt has no algorithm for m " << problem.spec.m << " n "
+          << problem.spec.n << " k " << problem.spec.k << " of "
+          << problem.spec.dtype;
     }
-    ChooseAlgorithm(problem);
+    if (epilogue_ == CUBLASLT_EPILOGUE_BGRADB) {
+      sums_bytes_ = problem.spec.m * DTypeSize(problem.spec.out_dtype);
+    }
   }
 
-  int64_t workspace_bytes() const {
-    return static_cast<int64_t>(workspace_bytes_);
-  }
-  // What ApplyEpilogue is still to do.
+  int64_t workspace_bytes() const { return sums_at() + sums_bytes_; }
+  // What is still to do.
   const GemmSpec& rest() const { return rest_; }
 
-  void Run(cudaStream_t stream, const GemmOperands& o) {
-    SetBias(o.bias);
+  void Run(Stream& stream, const GemmOperands& o) {
+    void* const sums = static_cast<std::byte*>(o.workspace) + sums_at();
+    SetEpilogueOperands(sums_bytes_ > 0 ? sums : o.bias, o.x);
     if (scales_) SetScales(o.a_scales, o.b_scales);
     const double factors[] = {1, accumulate_ ? 1.0 : 0.0};
     const float narrow[] = {1, accumulate_ ? 1.0f : 0.0f};
     const auto factor = [&](int i) -> const void* {
       return wide_ ? static_cast<const void*>(&factors[i]) : &narrow[i];
     };
-    Check(
-        cublasLtMatmul(handle_, description_.get(), factor(0), o.b,
-                       left_.layout.get(), o.a, right_.layout.get(), factor(1),
-                       o.out, out_.layout.get(), o.out, out_.layout.get(),
-                       &algorithm_, o.workspace, workspace_bytes_, stream),
-        "cublasLtMatmul");
+    Check(cublasLtMatmul(handle_, description_->get(), factor(0), o.b,
+                         left_.layout.get(), o.a, right_.layout.get(),
+                         factor(1), o.out, out_.layout.get(), o.out,
+                         out_.layout.get(), &algorithm_, o.workspace,
+                         workspace_bytes_, Handle(stream)),
+          "cublasLtMatmul");
+    if (sums_bytes_ > 0) {
+      // cuBLASLt does not add to what is there.
+      const DType dtype = rest_.out_dtype;
+      CudaPointwise().add_in_place(stream, dtype, dtype, rest_.m, 1.0, sums,
+                                   o.row_sums);
+    }
   }
 
  private:
@@ -238,37 +252,73 @@ class Product {
     GemmSpec rest = spec;
     rest.float8 = spec.float8 && !applies_scales;
     if (!rest.float8 && HasFusedEpilogue(spec)) {
-      rest.bias = false;
-      rest.activation = Activation::kNone;
+      rest.bias = rest.row_sums = false;
+      rest.activation = rest.derivative = Activation::kNone;
     }
     return rest;
   }
 
+  // What of the spec is not left.
   static cublasLtEpilogue_t EpilogueOf(const GemmSpec& spec,
                                        const GemmSpec& rest) {
+    if (spec.derivative != rest.derivative) return CUBLASLT_EPILOGUE_DGELU;
+    if (spec.row_sums != rest.row_sums) return CUBLASLT_EPILOGUE_BGRADB;
     if (spec.bias == rest.bias) return CUBLASLT_EPILOGUE_DEFAULT;
     return spec.activation == Activation::kGeluTanh
                ? CUBLASLT_EPILOGUE_GELU_BIAS
                : CUBLASLT_EPILOGUE_BIAS;
   }
 
-  void SetBias(const void* bias) {
+  // The product with what rest_ leaves to cuBLASLt.
+  void Describe(const Problem& problem) {
+    epilogue_ = EpilogueOf(problem.spec, rest_);
+    description_.emplace();
+    Check(cublasLtMatmulDescCreate(
+              description_->address(),
+              wide_ ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
+              wide_ ? CUDA_R_64F : CUDA_R_32F),
+          "cublasLtMatmulDescCreate");
+    Set(*description_, CUBLASLT_MATMUL_DESC_TRANSA, left_.operation);
+    Set(*description_, CUBLASLT_MATMUL_DESC_TRANSB, right_.operation);
+    Set(*description_, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_);
+    if (epilogue_ == CUBLASLT_EPILOGUE_DGELU) {
+      Set(*description_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, problem.spec.n);
+    }
+    // The choice heeds the alignment of these addresses.
+    const auto aligned = [](uint32_t alignment) {
+      return reinterpret_cast<const void*>(uintptr_t{alignment});
+    };
+    SetEpilogueOperands(aligned(problem.bias), aligned(problem.x));
+    if (row_scales_) {
+      for (const auto mode : {CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                              CUBLASLT_MATMUL_DESC_B_SCALE_MODE}) {
+        Set(*description_, mode, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+      }
+    }
+    if (scales_) SetScales(aligned(kFullAlignment), aligned(kFullAlignment));
+  }
+
+  void SetEpilogueOperands(const void* bias_or_sums, const void* x) {
     if (epilogue_ == CUBLASLT_EPILOGUE_DEFAULT) return;
-    Set(description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    if (epilogue_ == CUBLASLT_EPILOGUE_DGELU) {
+      Set(*description_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, x);
+    } else {
+      Set(*description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_or_sums);
+    }
   }
 
   void SetScales(const void* of_a, const void* of_b) {
-    Set(description_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, of_b);
-    Set(description_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, of_a);
+    Set(*description_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, of_b);
+    Set(*description_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, of_a);
   }
 
   // No algorithm that splits sums and adds the parts in place: their order
-  // would not be fixed.
-  void ChooseAlgorithm(const Problem& problem) {
+  // would not be fixed. False if there is none.
+  bool ChooseAlgorithm(const Problem& problem, uint64_t most_workspace) {
     Preference preference;
     Check(cublasLtMatmulPreferenceCreate(preference.address()),
           "cublasLtMatmulPreferenceCreate");
-    Set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMaxWorkspace);
+    Set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace);
     Set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
         static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
     Set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, problem.b);
@@ -277,16 +327,27 @@ class Product {
     Set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, problem.out);
     cublasLtMatmulHeuristicResult_t result = {};
     int found = 0;
-    Check(cublasLtMatmulAlgoGetHeuristic(
-              handle_, description_.get(), left_.layout.get(),
-              right_.layout.get(), out_.layout.get(), out_.layout.get(),
-              preference.get(), 1, &result, &found),
-          "cublasLtMatmulAlgoGetHeuristic");
-    CHECK_GT(found, 0) << "cuBLASLt has no algorithm for m " << problem.spec.m
-                       << " n " << problem.spec.n << " k " << problem.spec.k
-                       << " of " << problem.spec.dtype;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        handle_, description_->get(), left_.layout.get(), right_.layout.get(),
+        out_.layout.get(), out_.layout.get(), preference.get(), 1, &result,
+        &found);
+    if (epilogue_ != CUBLASLT_EPILOGUE_DEFAULT &&
+        (status == CUBLAS_STATUS_NOT_SUPPORTED ||
+         status == CUBLAS_STATUS_INVALID_VALUE)) {
+      return false;
+    }
+    Check(status, "cublasLtMatmulAlgoGetHeuristic");
+    if (found == 0) return false;
     algorithm_ = result.algo;
     workspace_bytes_ = result.workspaceSize;
+    return true;
+  }
+
+  // In the workspace, behind cuBLASLt's.
+  int64_t sums_at() const {
+    constexpr int64_t kAlignment = 64;
+    return (static_cast<int64_t>(workspace_bytes_) + kAlignment - 1) /
+           kAlignment * kAlignment;
   }
 
   const cublasLtHandle_t handle_;
@@ -295,12 +356,13 @@ class Product {
   // By cuBLASLt: of rows; any.
   const bool row_scales_;
   const bool scales_;
-  const GemmSpec rest_;
-  const cublasLtEpilogue_t epilogue_;
-  Description description_;
   const Operand left_, right_, out_;
+  GemmSpec rest_;
+  cublasLtEpilogue_t epilogue_ = CUBLASLT_EPILOGUE_DEFAULT;
+  std::optional<Description> description_;
   cublasLtMatmulAlgo_t algorithm_ = {};
-  size_t workspace_bytes_ = 0;
+  uint64_t workspace_bytes_ = 0;
+  int64_t sums_bytes_ = 0;
 };
 
 // Problems seen so far: a job has some tens.
@@ -312,14 +374,20 @@ class Products {
   template <typename F>
   auto With(const Problem& problem, F&& f) {
     std::lock_guard<std::mutex> lock(mutex_);
-    std::unique_ptr<Product>& product = products_[problem];
-    if (product == nullptr) {
-      product = std::make_unique<Product>(handle_, problem);
-    }
-    return f(*product);
+    return f(Find(problem));
   }
 
  private:
+  Product& Find(const Problem& problem) {
+    std::unique_ptr<Product>& product = products_[problem];
+    if (product == nullptr) {
+      const Problem aligned = {problem.spec};
+      product = std::make_unique<Product>(
+          handle_, problem, problem == aligned ? nullptr : &Find(aligned));
+    }
+    return *product;
+  }
+
   cublasLtHandle_t handle_ = nullptr;
   std::mutex mutex_;
   std::unordered_map<Problem, std::unique_ptr<Product>, absl::Hash<Problem>>
@@ -371,12 +439,22 @@ void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
                            .a = AlignmentOf(operands.a),
                            .b = AlignmentOf(operands.b),
                            .out = AlignmentOf(operands.out),
-                           .bias = AlignmentOf(operands.bias)};
+                           .bias = AlignmentOf(operands.bias),
+                           .x = AlignmentOf(operands.x)};
   const GemmSpec rest = AllProducts().With(problem, [&](Product& product) {
-    product.Run(Handle(stream), operands);
+    product.Run(stream, operands);
     return product.rest();
   });
   ApplyEpilogue(stream, rest, operands);
+  if (rest.derivative != Activation::kNone) {
+    CudaPointwise().activation_backward(stream, rest.dtype, rest.derivative,
+                                        rest.m * rest.n, operands.x,
+                                        operands.out, operands.out);
+  }
+  if (rest.row_sums) {
+    CudaReductions().add_column_sums(stream, rest.dtype, rest.k, rest.m,
+                                     operands.a, operands.row_sums);
+  }
 }
 
 }  // namespace

@@ -8,14 +8,19 @@
 
 namespace trireme {
 
-// Whether cuBLASLt does all that the spec asks for: a bias, with GELU or
-// without, of results in the operands' type (of codes, in the dtype); not in
-// fp64.
+// Whether cuBLASLt's interface has all that the spec asks for: a bias, with
+// GELU or without, or GELU's derivative, of results in the operands' type (of
+// codes, in the dtype), or sums of a's rows; not in fp64. It may have no
+// algorithm all the same.
 inline bool HasFusedEpilogue(const GemmSpec& spec) {
+  if (spec.dtype == DType::kFloat64) return false;
+  if (spec.row_sums) return true;
+  // Rows of x begin at multiples of eight elements.
+  if (spec.derivative == Activation::kGeluTanh) return spec.n % 8 == 0;
   return spec.bias &&
          (spec.activation == Activation::kNone ||
           spec.activation == Activation::kGeluTanh) &&
-         spec.out_dtype == spec.dtype && spec.dtype != DType::kFloat64;
+         spec.out_dtype == spec.dtype;
 }
 
 // out = activation(out + bias), in place, of `out_dtype`. Of a spec of codes

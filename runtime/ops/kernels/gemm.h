@@ -1,7 +1,12 @@
 // Kernels of runtime/ops/matmul.h. One batched matrix product:
 //
 //   out[i] = activation(a[i]·b[i] + bias)      or, accumulating,
-//   out[i] += a[i]·b[i]                        for i < batch.
+//   out[i] += a[i]·b[i]                        for i < batch,
+//
+// or, of one matrix, with what the gradients of a layer need beside:
+//
+//   out = (a·b)∘derivative'(x)
+//   out += a·b, row_sums[m] += Σ over k of a[m, k].
 //
 // Problems are described by strides, so that operands may be transposed, views
 // into wider tensors, or shared by the batch (batch stride 0).
@@ -46,6 +51,12 @@ struct GemmSpec {
   bool bias = false;  // bias[n]
   Activation activation = Activation::kNone;
   bool accumulate = false;  // without bias and activation
+  // Not kNone: the result is multiplied by this function's derivative at
+  // x[m, n], which is of the dtype and has no gaps; as has out, of the dtype,
+  // too. Without bias, activation and accumulate.
+  Activation derivative = Activation::kNone;
+  // With accumulate: row_sums[m] of out's dtype. a is [k, m] without gaps.
+  bool row_sums = false;
   // a[m, k] and b, [n, k] by its strides, are codes of E4M3, a byte each, whose
   // rows have scales (runtime/ops/float8.h); without batch, and with accumulate
   // only where `one_scale` is true.
@@ -58,7 +69,7 @@ struct GemmSpec {
   friend H AbslHashValue(H h, const GemmSpec& s) {
     return H::combine(std::move(h), s.batch, s.m, s.n, s.k, s.a, s.b, s.out,
                       s.dtype, s.out_dtype, s.bias, s.activation, s.accumulate,
-                      s.float8, s.one_scale);
+                      s.derivative, s.row_sums, s.float8, s.one_scale);
   }
 };
 
@@ -66,6 +77,8 @@ struct GemmOperands {
   const void* a = nullptr;
   const void* b = nullptr;
   const void* bias = nullptr;  // read if the spec has one
+  const void* x = nullptr;     // read if the spec has a derivative
+  void* row_sums = nullptr;
   // Of codes: fp32 [m] and [n], or [1] each.
   const void* a_scales = nullptr;
   const void* b_scales = nullptr;

@@ -1,6 +1,7 @@
 // The part of cuBLASLt (cublasLt.h) that runtime/ops/cuda/gemm.cc uses, in
 // plain loops: products of fp64, fp32, fp16 and bf16 by columns, strided
-// batches, bias and GELU, and of FP8 (E4M3) with scales by rows or without.
+// batches, bias and GELU, GELU's derivative and sums of B's columns, and of FP8
+// (E4M3) with scales by rows or without.
 // Anything else is refused by name.
 
 #include <cublasLt.h>
@@ -27,7 +28,9 @@ struct Matmul {
   cublasOperation_t transpose_a = CUBLAS_OP_N;
   cublasOperation_t transpose_b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  const void* bias = nullptr;
+  const void* bias = nullptr;  // or what sums are written to
+  const void* x = nullptr;     // of GELU's derivative
+  int64_t x_leading = 0;
   cublasLtMatmulMatrixScale_t a_scale_mode =
       CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
   cublasLtMatmulMatrixScale_t b_scale_mode =
@@ -37,6 +40,14 @@ struct Matmul {
 
   bool row_scales() const {
     return a_scale_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+  }
+  bool has_bias() const {
+    return epilogue == CUBLASLT_EPILOGUE_BIAS ||
+           epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
+  }
+  bool of_gradients() const {
+    return epilogue == CUBLASLT_EPILOGUE_DGELU ||
+           epilogue == CUBLASLT_EPILOGUE_BGRADB;
   }
 };
 
@@ -144,6 +155,13 @@ C Gelu(C x) {
   return C(0.5) * x * (C(1) + std::tanh(u));
 }
 
+template <typename C>
+C GeluDerivative(C x) {
+  const C t = std::tanh(C(0.7978845608028654) * (x + C(0.044715) * x * x * x));
+  const C slope = C(0.7978845608028654) * (C(1) + C(0.134145) * x * x);
+  return C(0.5) * (C(1) + t + x * (C(1) - t * t) * slope);
+}
+
 struct Product {
   Matmul matmul;
   Matrix a, b, c, d;
@@ -159,7 +177,8 @@ void Run(const Product& p) {
   const auto depth = static_cast<int64_t>(
       p.matmul.transpose_a == CUBLAS_OP_N ? p.a.columns : p.a.rows);
   const bool gelu = p.matmul.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
-  const bool bias = p.matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+  const bool derivative = p.matmul.epilogue == CUBLASLT_EPILOGUE_DGELU;
+  const bool bias = p.matmul.has_bias();
   std::vector<C> sums(static_cast<size_t>(rows));
   for (int64_t i = 0; i < p.d.batch; ++i) {
     const std::vector<C> a = Dense<C>(p.a, p.a_data, i * p.a.stride,
@@ -167,6 +186,11 @@ void Run(const Product& p) {
     const std::vector<C> b = Dense<C>(p.b, p.b_data, i * p.b.stride,
                                       p.matmul.transpose_b, depth, columns);
     for (int64_t column = 0; column < columns; ++column) {
+      if (p.matmul.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+        C of_column = 0;
+        for (int64_t k = 0; k < depth; ++k) of_column += b[column * depth + k];
+        Store(p.d.type, of_column, const_cast<void*>(p.matmul.bias), column);
+      }
       sums.assign(sums.size(), C(0));
       for (int64_t k = 0; k < depth; ++k) {
         const C factor = b[column * depth + k];
@@ -195,6 +219,10 @@ void Run(const Product& p) {
           value += static_cast<C>(Load(p.d.type, p.matmul.bias, row));
         }
         if (gelu) value = Gelu(value);
+        if (derivative) {
+          value *= GeluDerivative(static_cast<C>(
+              Load(p.d.type, p.matmul.x, column * p.matmul.x_leading + row)));
+        }
         Store(p.d.type, value, p.d_data,
               i * p.d.stride + column * p.d.leading + row);
       }
@@ -238,8 +266,8 @@ void CheckFloat8(const Matmul& matmul, const Matrix& a, const Matrix& b,
       matmul.transpose_a != CUBLAS_OP_T || matmul.transpose_b != CUBLAS_OP_N ||
       a.batch != 1 || matmul.a_scale_mode != matmul.b_scale_mode ||
       (matmul.a_scale == nullptr) != (matmul.b_scale == nullptr) ||
-      matmul.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS || !aligned(a) ||
-      a.columns % 16 != 0 || !aligned(b) || !aligned(d)) {
+      matmul.epilogue == CUBLASLT_EPILOGUE_GELU_BIAS || matmul.of_gradients() ||
+      !aligned(a) || a.columns % 16 != 0 || !aligned(b) || !aligned(d)) {
     Refuse(fmt::format(
         "cublasLt: FP8 of {}x{} · {}x{} to type {}, operations {} and {}",
         a.rows, a.columns, b.rows, b.columns, static_cast<int>(d.type),
@@ -264,6 +292,17 @@ void CheckTypes(const Matmul& matmul, const Matrix& a, const Matrix& b,
                        static_cast<int>(d.type),
                        static_cast<int>(matmul.compute),
                        static_cast<int>(matmul.scale)));
+  }
+}
+
+// What cublasLt.h says of the epilogues of gradients, in one matrix.
+void CheckEpilogue(const Matmul& m, const Matrix& d) {
+  if (!m.of_gradients()) return;
+  if (d.batch != 1) Refuse("cublasLt: epilogues of gradients in a batch");
+  if (m.epilogue == CUBLASLT_EPILOGUE_DGELU &&
+      (m.x_leading % 8 != 0 || m.x_leading < static_cast<int64_t>(d.rows))) {
+    Refuse(fmt::format("cublasLt: leading dimension {} of GELU's input",
+                       m.x_leading));
   }
 }
 
@@ -332,15 +371,20 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
     case CUBLASLT_MATMUL_DESC_EPILOGUE:
       matmul.epilogue =
           emulation::ValueOf<cublasLtEpilogue_t>(kName, value, bytes);
-      if (matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
-          matmul.epilogue != CUBLASLT_EPILOGUE_BIAS &&
-          matmul.epilogue != CUBLASLT_EPILOGUE_GELU_BIAS) {
+      if (matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT && !matmul.has_bias() &&
+          !matmul.of_gradients()) {
         Refuse(fmt::format("{}: epilogue {}", kName,
                            static_cast<int>(matmul.epilogue)));
       }
       break;
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
       matmul.bias = emulation::ValueOf<const void*>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+      matmul.x = emulation::ValueOf<const void*>(kName, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+      matmul.x_leading = emulation::ValueOf<int64_t>(kName, value, bytes);
       break;
     case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
       matmul.a_scale = emulation::ValueOf<const void*>(kName, value, bytes);
@@ -451,6 +495,13 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
                         *reinterpret_cast<emulation::Matrix*>(b), d_matrix);
   emulation::CheckShapes(matmul, *reinterpret_cast<emulation::Matrix*>(a),
                          *reinterpret_cast<emulation::Matrix*>(b), d_matrix);
+  emulation::CheckEpilogue(matmul, d_matrix);
+  // The real one has these for some types, of which nothing is promised: here
+  // they are those of 16 bits.
+  if (matmul.of_gradients() &&
+      emulation::SizeOf(reinterpret_cast<emulation::Matrix*>(a)->type) != 2) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   *found = requested < 1 ? 0 : 1;
   if (*found == 0) return CUBLAS_STATUS_SUCCESS;
   results[0] = {};
@@ -488,13 +539,21 @@ cublasStatus_t cublasLtMatmul(
                           .d_data = d};
   emulation::CheckTypes(matmul, p.a, p.b, p.d);
   emulation::CheckShapes(matmul, p.a, p.b, p.d);
+  emulation::CheckEpilogue(matmul, p.d);
   emulation::CheckOnDevice(kName, a, emulation::BytesOf(p.a));
   emulation::CheckOnDevice(kName, b, emulation::BytesOf(p.b));
   emulation::CheckOnDevice(kName, c, emulation::BytesOf(p.c));
   emulation::CheckOnDevice(kName, d, emulation::BytesOf(p.d));
-  if (matmul.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+  if (matmul.has_bias()) {
     emulation::CheckOnDevice(kName, matmul.bias,
                              p.d.rows * emulation::SizeOf(p.d.type));
+  } else if (matmul.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
+    emulation::CheckOnDevice(kName, matmul.bias,
+                             p.d.columns * emulation::SizeOf(p.d.type));
+  } else if (matmul.epilogue == CUBLASLT_EPILOGUE_DGELU) {
+    emulation::Matrix x = p.d;
+    x.leading = matmul.x_leading;
+    emulation::CheckOnDevice(kName, matmul.x, emulation::BytesOf(x));
   }
   if (matmul.row_scales()) {
     for (const void* scales : {matmul.a_scale, matmul.b_scale}) {
