@@ -17,6 +17,7 @@
 #include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
+#include "scheduler/cluster/tf32.h"
 #include "scheduler/cluster/what_if.h"
 #include "scheduler/costs/estimate.h"
 #include "scheduler/explain/charts.h"
@@ -165,6 +166,7 @@ absl::StatusOr<Question> QuestionOf(const ParsedCommand& arguments) {
                      ParseSubset(input.cluster, arguments.Get("only")));
     input.cluster = OnlyDevices(input.cluster, subset);
   }
+  if (setup->kernel_libraries.tf32) UseTf32(input.cluster);
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   UseMeasuredTimes(cluster, input.model);
   ASSIGN_OR_RETURN(const int64_t best, arguments.GetInt("best"));

@@ -99,7 +99,7 @@ double PeakFlops(const ComputeDevice& device, const Job& job) {
                                 : job.precision() == Job::FP32 ? 4
                                                                : 2;
   return PeakFlopsOfProduct(text.substr(begin, text.rfind(')') - begin),
-                            element_bytes)
+                            element_bytes, job.tf32())
       .value_or(0);
 }
 

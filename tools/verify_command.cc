@@ -70,6 +70,7 @@ absl::StatusOr<Verification> Prepare(const ParsedCommand& arguments) {
   if (!SetsPrecision(overrides) && v.job.precision() != Job::FP64) {
     v.trains_in = v.job.precision();
     v.job.set_precision(Job::FP64);
+    v.job.clear_tf32();
     v.job.clear_loss_scaling();
   }
   ASSIGN_OR_RETURN(v.dataset, OpenDataset(v.job.data()));

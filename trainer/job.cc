@@ -282,6 +282,7 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
   setup.kernel_libraries.attention = job.attention_kernels() == Job::OWN
                                          ? KernelLibrary::kOwn
                                          : KernelLibrary::kCudnn;
+  setup.kernel_libraries.tf32 = job.tf32();
   RETURN_IF_ERROR(setup.family->CheckPrecision(setup.dtype));
   setup.seed = job.seed();
   setup.global_batch = job.global_batch();

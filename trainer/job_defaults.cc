@@ -245,6 +245,11 @@ absl::Status FillJobDefaults(Job& job) {
   if (job.attention_kernels() == Job::ATTENTION_KERNELS_UNSPECIFIED) {
     job.set_attention_kernels(Job::CUDNN);
   }
+  if (job.tf32() && job.precision() != Job::FP32) {
+    return InvalidArgument(
+        "tf32: found with precision {}, expected it with FP32 only",
+        Job::Precision_Name(job.precision()));
+  }
   if (job.precision() == Job::FP16) {
     RETURN_IF_ERROR(FillLossScaling(*job.mutable_loss_scaling()));
   } else if (job.has_loss_scaling()) {

@@ -107,9 +107,13 @@ void PrintStart(const TrainOptions& options, const PreparedRun& run,
     fmt::print("{}\n", run.explanation);
   }
   fmt::print("{}", DescribeSetup(run.setup, run.plan, run.data()));
-  fmt::print("device {}{}{}\n", options.device.text(),
-             options.messages.empty() ? "" : ", messages by ",
-             options.messages);
+  const bool tf32 = run.setup.kernel_libraries.tf32;
+  const bool on_gpu = options.device.kind() == DeviceKind::kCuda;
+  fmt::print("device {}{}{}{}\n", options.device.text(),
+             options.messages.empty() ? "" : ", messages by ", options.messages,
+             !tf32    ? ""
+             : on_gpu ? ", products in TF32"
+                      : ", which has no TF32: products in fp32");
   fmt::print("memory {} predicted on rank 0, limit {}\n",
              BytesText(predicted.peak_bytes), BytesText(limit));
   fmt::print("saves  {} of rank 0's state, {} of it at once\nrun    {}\n",

@@ -548,6 +548,19 @@ TEST_F(TrainTest, GroupsHaveRatesOfTheirOwn) {
               HasSubstr("optimizer.groups[0].match: found '*.nothing'"));
 }
 
+TEST_F(TrainTest, Tf32IsForProductsOfFp32Alone) {
+  Job& job = options_.job;
+  job.set_tf32(true);
+  for (const Job::Precision precision : {Job::BF16, Job::FP16, Job::FP64}) {
+    job.set_precision(precision);
+    EXPECT_EQ(MessageOf(FillJobDefaults(job)),
+              "tf32: found with precision " + Job::Precision_Name(precision) +
+                  ", expected it with FP32 only");
+  }
+  job.set_precision(Job::FP32);
+  EXPECT_TRUE(FillJobDefaults(job).ok());
+}
+
 TEST_F(TrainTest, ARunThatNeverTakesAStepFails) {
   options_.job.set_precision(Job::FP16);
   options_.job.mutable_loss_scaling()->set_initial(1e30);

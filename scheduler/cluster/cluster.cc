@@ -88,6 +88,8 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
         std::pair("achieved_fp64_flops", device.achieved_fp64_flops()),
         std::pair("peak_fp8_flops", device.peak_fp8_flops()),
         std::pair("achieved_fp8_flops", device.achieved_fp8_flops()),
+        std::pair("peak_tf32_flops", device.peak_tf32_flops()),
+        std::pair("achieved_tf32_flops", device.achieved_tf32_flops()),
         std::pair("to_device_bytes_per_s", device.to_device_bytes_per_s()),
         std::pair("to_host_bytes_per_s", device.to_host_bytes_per_s()),
         std::pair("launch_s", device.launch_s()),
@@ -107,7 +109,9 @@ absl::StatusOr<ClusterDevice> ResolveDevice(std::string_view field,
        {std::tuple("achieved_bf16_flops", device.achieved_bf16_flops(),
                    device.peak_bf16_flops()),
         std::tuple("achieved_fp32_flops", device.achieved_fp32_flops(),
-                   device.peak_fp32_flops())}) {
+                   device.peak_fp32_flops()),
+        std::tuple("achieved_tf32_flops", device.achieved_tf32_flops(),
+                   device.peak_tf32_flops())}) {
     if (achieved <= peak) continue;
     return FieldError(name(part), achieved,
                       fmt::format("at most the peak, {}", peak));

@@ -43,13 +43,16 @@ absl::StatusOr<Cluster> ClusterOfOne(std::string_view device) {
 }  // namespace
 
 std::optional<double> PeakFlopsOfProduct(std::string_view product,
-                                         int64_t element_bytes) {
+                                         int64_t element_bytes, bool tf32) {
   const std::optional<std::string_view> device = DeviceOfProduct(product);
   if (!device.has_value()) return std::nullopt;
   const auto cluster = ClusterOfOne(*device);
   if (!cluster.ok()) return std::nullopt;
   if (element_bytes == 2) return cluster->devices(0).peak_bf16_flops();
-  if (element_bytes == 4) return cluster->devices(0).peak_fp32_flops();
+  if (element_bytes == 4) {
+    return tf32 ? cluster->devices(0).peak_tf32_flops()
+                : cluster->devices(0).peak_fp32_flops();
+  }
   return std::nullopt;
 }
 

@@ -10,11 +10,12 @@
 namespace trireme {
 
 // FLOP/s by the data sheet of what the driver calls `product`, as "NVIDIA H100
-// 80GB HBM3", in elements of 2 or 4 bytes. Nothing for other elements and
-// products that are not known: a PCIe module has another peak than the SXM
-// module.
+// 80GB HBM3", in elements of 2 or 4 bytes, of the latter also in TF32. Nothing
+// for other elements and products that are not known: a PCIe module has another
+// peak than the SXM module.
 std::optional<double> PeakFlopsOfProduct(std::string_view product,
-                                         int64_t element_bytes);
+                                         int64_t element_bytes,
+                                         bool tf32 = false);
 
 // What clusters call a host's processor begins so.
 inline constexpr std::string_view kProcessor = "cpu";

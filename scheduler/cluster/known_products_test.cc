@@ -8,6 +8,8 @@ namespace {
 TEST(KnownProducts, HaveThePeaksOfTheirDataSheets) {
   EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H100 80GB HBM3", 2), 989e12);
   EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H100 80GB HBM3", 4), 67e12);
+  EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H100 80GB HBM3", 4, /*tf32=*/true),
+            494.5e12);
   EXPECT_EQ(PeakFlopsOfProduct("NVIDIA A100-SXM4-40GB", 2), 312e12);
   EXPECT_EQ(PeakFlopsOfProduct("NVIDIA H200", 2), 989e12);
   EXPECT_EQ(PeakFlopsOfProduct("NVIDIA B200", 2), 2250e12);

@@ -28,8 +28,8 @@ struct KnownDevice {
 // Data sheets of the SXM modules: A100 80 GB (312 TFLOP/s, 2,039 GB/s, NVLink 3
 // 600 GB/s both ways), H100 (989, 3,350, NVLink 4 900), H200 (989, 4,800, 900),
 // B200 (2,250, 8,000, NVLink 5 1,800); FP8 1,979 TFLOP/s of H100 and H200,
-// 4,500 of B200. fp32 by the tensor cores' TF32 mode is not what fp32 training
-// here uses. Hosts: an eighth of the DGX of eight such devices (2 TB each; two
+// 4,500 of B200. TF32 has half of what bf16 has on all of them; fp32 is without
+// it. Hosts: an eighth of the DGX of eight such devices (2 TB each; two
 // processors with eight channels of DDR4-3200 for A100s, DDR5-4800 for H100s
 // and H200s, DDR5-5600 for B200s). RTX 4090: bf16 and FP8 with sums in fp32,
 // PCIe 4 and no NVLink, in a desktop with two channels of DDR5-5600.
@@ -102,6 +102,9 @@ absl::StatusOr<Cluster> DescribeCluster(const ClusterPreset& preset) {
   kind.set_peak_fp32_flops(device->fp32 * 1e12);
   kind.set_achieved_bf16_flops(preset.gemm_efficiency * device->bf16 * 1e12);
   kind.set_achieved_fp32_flops(preset.gemm_efficiency * device->fp32 * 1e12);
+  kind.set_peak_tf32_flops(device->bf16 / 2 * 1e12);
+  kind.set_achieved_tf32_flops(preset.gemm_efficiency * device->bf16 / 2 *
+                               1e12);
   kind.set_peak_fp8_flops(device->fp8 * 1e12);
   kind.set_achieved_fp8_flops(preset.gemm_efficiency * device->fp8 * 1e12);
   kind.set_memory_bytes(static_cast<uint64_t>(device->memory_gb * 1e9));

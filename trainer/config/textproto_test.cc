@@ -93,7 +93,7 @@ TEST(TextProto, ListsEveryProblemWithItsPlaceAndTheNearestName) {
       "one of name, model, objective, data, global_batch, steps, optimizer, "
       "precision, seed, checkpoint, log, sample, memory_limit_bytes, "
       "communication_deadline_s, loss_scaling, init, train, health, "
-      "validation, attention_kernels, fp8\n"
+      "validation, attention_kernels, fp8, tf32\n"
       "job.textproto:7:8: steps: found '-5', expected an integer from 0 to "
       "4294967295");
 }

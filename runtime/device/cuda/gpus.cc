@@ -16,17 +16,14 @@ namespace trireme {
 namespace {
 
 Device::KernelTables CudaKernelTables(const KernelLibraries& libraries) {
-  using enum KernelLibrary;
-  const auto dry_of = [](KernelLibrary attention, KernelLibrary convolution) {
-    return DryKernels(CudaKernels({attention, convolution}));
-  };
-  static const std::array<std::array<Kernels, 2>, 2> dry = {
-      {{dry_of(kOwn, kOwn), dry_of(kOwn, kCudnn)},
-       {dry_of(kCudnn, kOwn), dry_of(kCudnn, kCudnn)}}};
-  return {
-      .real = CudaKernels(libraries),
-      .dry =
-          dry[libraries.attention == kCudnn][libraries.convolution == kCudnn]};
+  static const auto dry = [] {
+    std::array<Kernels, KernelLibraries::kChoices> all;
+    for (int i = 0; i < KernelLibraries::kChoices; ++i) {
+      all[i] = DryKernels(CudaKernels(KernelLibraries::OfChoice(i)));
+    }
+    return all;
+  }();
+  return {.real = CudaKernels(libraries), .dry = dry[libraries.choice()]};
 }
 
 }  // namespace

@@ -7,16 +7,17 @@
 namespace trireme {
 namespace {
 
-Kernels With(KernelLibrary attention, KernelLibrary convolution) {
-  return {.attention = attention == KernelLibrary::kCudnn ? CudnnAttention()
-                                                          : CudaAttention(),
-          .convolution = convolution == KernelLibrary::kCudnn
+Kernels With(const KernelLibraries& libraries) {
+  return {.attention = libraries.attention == KernelLibrary::kCudnn
+                           ? CudnnAttention()
+                           : CudaAttention(),
+          .convolution = libraries.convolution == KernelLibrary::kCudnn
                              ? CudnnConvolutions()
                              : CudaConvolutions(),
           .copy = CudaCopies(),
           .embedding = CudaEmbeddings(),
           .float8 = CudaFloat8(),
-          .gemm = CudaGemm(),
+          .gemm = CudaGemm(libraries.tf32),
           .group_norm = CudaGroupNorms(),
           .grouped_gemm = CudaGroupedGemm(),
           .norm = CudaNorms(),
@@ -36,11 +37,14 @@ Kernels With(KernelLibrary attention, KernelLibrary convolution) {
 }  // namespace
 
 const Kernels& CudaKernels(const KernelLibraries& libraries) {
-  using enum KernelLibrary;
-  static const std::array<std::array<Kernels, 2>, 2> tables = {
-      {{With(kOwn, kOwn), With(kOwn, kCudnn)},
-       {With(kCudnn, kOwn), With(kCudnn, kCudnn)}}};
-  return tables[libraries.attention == kCudnn][libraries.convolution == kCudnn];
+  static const auto tables = [] {
+    std::array<Kernels, KernelLibraries::kChoices> all;
+    for (int i = 0; i < KernelLibraries::kChoices; ++i) {
+      all[i] = With(KernelLibraries::OfChoice(i));
+    }
+    return all;
+  }();
+  return tables[libraries.choice()];
 }
 
 }  // namespace trireme

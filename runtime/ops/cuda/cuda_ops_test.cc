@@ -17,6 +17,7 @@
 #include "runtime/ops/attention.h"
 #include "runtime/ops/convolution.h"
 #include "runtime/ops/cuda/cudnn_graph.h"
+#include "runtime/ops/matmul.h"
 #include "runtime/ops/op_cases_testing.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/random.h"
@@ -192,6 +193,32 @@ TEST_P(CudaAttentionTest, SeesTheKeysThatTheHostSees) {
   const std::unique_ptr<Device> gpu = Gpu();
   ExpectNearHosts(Attend(mask_case, 2, dtype, *gpu),
                   Attend(mask_case, 2, dtype, host), dtype);
+}
+
+// Products of fp32 in TF32 are of operands with 10 bits of mantissa; of other
+// types they are what they were.
+TEST(CudaTf32Test, RoundsTheOperandsOfFp32Alone) {
+  const auto run = [](Device& device, DType dtype) {
+    Operands in(device, dtype);
+    return ValuesOf({MatMul(in({40, 64}), in({64, 48}))});
+  };
+  KernelLibraries libraries = kOwnKernels;
+  libraries.tf32 = true;
+  const std::unique_ptr<Device> exact = Gpu(), rounds = Gpu(libraries);
+  CpuDevice host(kPlenty);
+  const Values of_host = run(host, DType::kFloat32);
+  const Values rounded = run(*rounds, DType::kFloat32);
+  double worst = 0;
+  for (size_t i = 0; i < rounded[0].size(); ++i) {
+    worst = std::max(worst, std::abs(rounded[0][i] - of_host[0][i]));
+  }
+  // Sums of 64 products of unit size, whose operands are within 2^-11.
+  EXPECT_GT(worst, 1e-4);
+  EXPECT_LT(worst, 0.05);
+  for (const DType dtype :
+       {DType::kBFloat16, DType::kFloat16, DType::kFloat64}) {
+    EXPECT_TRUE(run(*rounds, dtype) == run(*exact, dtype)) << dtype;
+  }
 }
 
 // What cuDNN computes, and what it leaves to our kernels: masks, and channels

@@ -18,7 +18,8 @@ ConvolutionKernels CudnnConvolutions();
 CopyKernels CudaCopies();
 EmbeddingKernels CudaEmbeddings();
 Float8Kernels CudaFloat8();
-GemmKernels CudaGemm();
+// `tf32`: products of fp32 round their operands to it.
+GemmKernels CudaGemm(bool tf32 = false);
 GroupNormKernels CudaGroupNorms();
 GroupedGemmKernels CudaGroupedGemm();
 NormKernels CudaNorms();

@@ -165,12 +165,14 @@ struct Problem {
   uint32_t out = kFullAlignment;
   uint32_t bias = kFullAlignment;
   uint32_t x = kFullAlignment;
+  bool tf32 = false;
 
   bool operator==(const Problem&) const = default;
 
   template <typename H>
   friend H AbslHashValue(H h, const Problem& p) {
-    return H::combine(std::move(h), p.spec, p.a, p.b, p.out, p.bias, p.x);
+    return H::combine(std::move(h), p.spec, p.a, p.b, p.out, p.bias, p.x,
+                      p.tf32);
   }
 };
 
@@ -183,6 +185,7 @@ class Product {
           const Product* aligned)
       : handle_(handle),
         wide_(problem.spec.dtype == DType::kFloat64),
+        tf32_(problem.tf32),
         accumulate_(problem.spec.accumulate),
         row_scales_(problem.spec.float8 && !problem.spec.one_scale &&
                     HasRowScales()),
@@ -273,10 +276,11 @@ class Product {
   void Describe(const Problem& problem) {
     epilogue_ = EpilogueOf(problem.spec, rest_);
     description_.emplace();
-    Check(cublasLtMatmulDescCreate(
-              description_->address(),
-              wide_ ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
-              wide_ ? CUDA_R_64F : CUDA_R_32F),
+    Check(cublasLtMatmulDescCreate(description_->address(),
+                                   wide_   ? CUBLAS_COMPUTE_64F
+                                   : tf32_ ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                           : CUBLAS_COMPUTE_32F,
+                                   wide_ ? CUDA_R_64F : CUDA_R_32F),
           "cublasLtMatmulDescCreate");
     Set(*description_, CUBLASLT_MATMUL_DESC_TRANSA, left_.operation);
     Set(*description_, CUBLASLT_MATMUL_DESC_TRANSB, right_.operation);
@@ -352,6 +356,7 @@ class Product {
 
   const cublasLtHandle_t handle_;
   const bool wide_;
+  const bool tf32_;
   const bool accumulate_;
   // By cuBLASLt: of rows; any.
   const bool row_scales_;
@@ -381,7 +386,7 @@ class Products {
   Product& Find(const Problem& problem) {
     std::unique_ptr<Product>& product = products_[problem];
     if (product == nullptr) {
-      const Problem aligned = {problem.spec};
+      const Problem aligned = {.spec = problem.spec, .tf32 = problem.tf32};
       product = std::make_unique<Product>(
           handle_, problem, problem == aligned ? nullptr : &Find(aligned));
     }
@@ -400,18 +405,26 @@ Products& AllProducts() {
   return products;
 }
 
+// Whether products of the spec round to TF32 where that is asked for.
+bool RoundsTo(bool tf32, const GemmSpec& spec) {
+  return tf32 && spec.dtype == DType::kFloat32;
+}
+
+template <bool kTf32>
 int64_t WorkspaceBytes(const GemmSpec& spec) {
   if (spec.float8 && !MultipliesCodes(spec)) {
     const ProductOfValues of_values(spec);
-    return of_values.workspace_at + WorkspaceBytes(of_values.product);
+    return of_values.workspace_at + WorkspaceBytes<kTf32>(of_values.product);
   }
-  return AllProducts().With(Problem{spec}, [](Product& product) {
-    return product.workspace_bytes();
-  });
+  const Problem problem = {.spec = spec, .tf32 = RoundsTo(kTf32, spec)};
+  return AllProducts().With(
+      problem, [](Product& product) { return product.workspace_bytes(); });
 }
 
+template <bool kTf32>
 void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands);
 
+template <bool kTf32>
 void RunOfValues(Stream& stream, const GemmSpec& spec,
                  const GemmOperands& operands) {
   const ProductOfValues of_values(spec);
@@ -422,17 +435,18 @@ void RunOfValues(Stream& stream, const GemmSpec& spec,
                      operands.a, operands.a_scales, spec.dtype, workspace);
   kernels.dequantize(stream, Float8Codes(spec.n, spec.k, spec.one_scale),
                      operands.b, operands.b_scales, spec.dtype, b);
-  Run(stream, of_values.product,
-      {.a = workspace,
-       .b = b,
-       .bias = operands.bias,
-       .out = operands.out,
-       .workspace = workspace + of_values.workspace_at});
+  Run<kTf32>(stream, of_values.product,
+             {.a = workspace,
+              .b = b,
+              .bias = operands.bias,
+              .out = operands.out,
+              .workspace = workspace + of_values.workspace_at});
 }
 
+template <bool kTf32>
 void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
   if (spec.float8 && !MultipliesCodes(spec)) {
-    RunOfValues(stream, spec, operands);
+    RunOfValues<kTf32>(stream, spec, operands);
     return;
   }
   const Problem problem = {.spec = spec,
@@ -440,7 +454,8 @@ void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
                            .b = AlignmentOf(operands.b),
                            .out = AlignmentOf(operands.out),
                            .bias = AlignmentOf(operands.bias),
-                           .x = AlignmentOf(operands.x)};
+                           .x = AlignmentOf(operands.x),
+                           .tf32 = RoundsTo(kTf32, spec)};
   const GemmSpec rest = AllProducts().With(problem, [&](Product& product) {
     product.Run(stream, operands);
     return product.rest();
@@ -459,8 +474,11 @@ void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
 
 }  // namespace
 
-GemmKernels CudaGemm() {
-  return {.workspace_bytes = WorkspaceBytes, .run = Run};
+GemmKernels CudaGemm(bool tf32) {
+  return tf32 ? GemmKernels{.workspace_bytes = WorkspaceBytes<true>,
+                            .run = Run<true>}
+              : GemmKernels{.workspace_bytes = WorkspaceBytes<false>,
+                            .run = Run<false>};
 }
 
 }  // namespace trireme

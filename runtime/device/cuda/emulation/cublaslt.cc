@@ -10,6 +10,7 @@
 #include <cuda_fp8.h>
 #include <cuda_runtime_api.h>
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -132,17 +133,29 @@ void Store(cudaDataType_t type, C value, void* to, int64_t i) {
   }
 }
 
+// To nearest even, of finite numbers.
+float RoundToTf32(float x) {
+  constexpr uint32_t kDropped = 13;
+  auto bits = std::bit_cast<uint32_t>(x);
+  bits += (uint32_t{1} << (kDropped - 1)) - 1 + ((bits >> kDropped) & 1);
+  return std::bit_cast<float>(bits >> kDropped << kDropped);
+}
+
 // The matrix op(x) of [rows, columns], by columns without gaps.
 template <typename C>
-std::vector<C> Dense(const Matrix& layout, const void* x, int64_t offset,
-                     cublasOperation_t operation, int64_t rows,
+std::vector<C> Dense(const Matmul& matmul, const Matrix& layout, const void* x,
+                     int64_t offset, cublasOperation_t operation, int64_t rows,
                      int64_t columns) {
   std::vector<C> dense(static_cast<size_t>(rows * columns));
   for (int64_t j = 0; j < columns; ++j) {
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t at = operation == CUBLAS_OP_N ? j * layout.leading + i
                                                   : i * layout.leading + j;
-      dense[j * rows + i] = static_cast<C>(Load(layout.type, x, offset + at));
+      C& element = dense[j * rows + i];
+      element = static_cast<C>(Load(layout.type, x, offset + at));
+      if (matmul.compute == CUBLAS_COMPUTE_32F_FAST_TF32) {
+        element = static_cast<C>(RoundToTf32(static_cast<float>(element)));
+      }
     }
   }
   return dense;
@@ -181,9 +194,9 @@ void Run(const Product& p) {
   const bool bias = p.matmul.has_bias();
   std::vector<C> sums(static_cast<size_t>(rows));
   for (int64_t i = 0; i < p.d.batch; ++i) {
-    const std::vector<C> a = Dense<C>(p.a, p.a_data, i * p.a.stride,
+    const std::vector<C> a = Dense<C>(p.matmul, p.a, p.a_data, i * p.a.stride,
                                       p.matmul.transpose_a, rows, depth);
-    const std::vector<C> b = Dense<C>(p.b, p.b_data, i * p.b.stride,
+    const std::vector<C> b = Dense<C>(p.matmul, p.b, p.b_data, i * p.b.stride,
                                       p.matmul.transpose_b, depth, columns);
     for (int64_t column = 0; column < columns; ++column) {
       if (p.matmul.epilogue == CUBLASLT_EPILOGUE_BGRADB) {
@@ -285,7 +298,9 @@ void CheckTypes(const Matmul& matmul, const Matrix& a, const Matrix& b,
   }
   if (a.type != b.type || matmul.row_scales() || matmul.a_scale != nullptr ||
       (d.type != a.type && (wide || d.type != CUDA_R_32F)) ||
-      matmul.compute != (wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F) ||
+      (matmul.compute != (wide ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F) &&
+       (matmul.compute != CUBLAS_COMPUTE_32F_FAST_TF32 ||
+        a.type != CUDA_R_32F)) ||
       matmul.scale != (wide ? CUDA_R_64F : CUDA_R_32F)) {
     Refuse(fmt::format("cublasLt: types {} · {} to {}, compute {}, scale {}",
                        static_cast<int>(a.type), static_cast<int>(b.type),
