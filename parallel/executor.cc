@@ -1,7 +1,6 @@
 #include "parallel/executor.h"
 
 #include <algorithm>
-#include <chrono>
 #include <span>
 #include <utility>
 
@@ -26,12 +25,6 @@ constexpr double kLossOrigin = 0x1.8p8;
 Tensor OfLosses(Device& device, double value) {
   return Full(device, {1}, DType::kFloat64, value, MemoryCategory::kActivations,
               "loss");
-}
-
-int64_t NowNs() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
 }
 
 StepCause CauseOf(InstructionKind kind) {
@@ -104,7 +97,9 @@ Executor::Executor(ParallelContext& context, const Program& program,
 
 absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   StepLedger ledger(static_cast<int>(chunks_.size()), has_pipeline(),
-                    options.processor_threads);
+                    options.processor_threads, StreamBehindHost());
+  std::optional<StepTrace> trace;
+  if (options.trace != nullptr) trace.emplace(context_.device());
   if (!program_.offload.has_value()) {
     ledger.Measure(StepCause::kBegin, 0, [&] {
       for (const ExecutorChunk& chunk : chunks_) chunk.reducer->BeginStep();
@@ -117,25 +112,14 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   if (Emulates()) ended_.assign(list.size(), {emulated_->Now(), 0});
   for (size_t i = 0; i < list.size(); ++i) {
     const Instruction& instruction = list[i];
-    const int64_t start_ns = NowNs();
     context_.communicators().world().SetActivity(ToText(instruction));
     ledger.Measure(CauseOf(instruction.kind), instruction.chunk,
-                   [&] { Issue(i, options, ledger); });
+                   [&] { Issue(i, options, ledger, trace); });
     absl::Status status = context_.device().status();
     status.Update(context_.status());
     if (!status.ok()) {
       return WithContext(status, fmt::format("step {}, {}", options.step,
                                              ToText(instruction)));
-    }
-    if (options.trace != nullptr) {
-      options.trace->push_back(
-          {.name = ToText(instruction),
-           .category = std::string(ResourceName(instruction.resource)),
-           .rank = context_.communicators().world().rank(),
-           .track = TrackOf(instruction),
-           .start_ns = start_ns,
-           .duration_ns = NowNs() - start_ns,
-           .args = {}});
     }
   }
   ledger.Measure(StepCause::kMessages, 0, [&] { messages_.AwaitSends(); });
@@ -146,6 +130,10 @@ absl::StatusOr<StepResult> Executor::RunStep(const StepOptions& options) {
   result.counts = TakeCounts();
   result.gradient_norm = gradient_norm_;
   result.times = ledger.Finish();
+  if (trace.has_value()) {
+    const std::vector<TraceEvent> events = trace->Finish();
+    options.trace->insert(options.trace->end(), events.begin(), events.end());
+  }
   result.times.update_wait = program_.offload.has_value()
                                  ? waits_for_updates_.seconds() - waited_before
                                  : result.times.update;
@@ -189,21 +177,40 @@ std::vector<int> Executor::BucketsOf(const Instruction& instruction) const {
   return units[units.size() - 1 - instruction.bucket].buckets;
 }
 
+Stream* Executor::StreamBehindHost() const {
+  Stream& compute = context_.device().stream(StreamKind::kCompute);
+  return compute.synchronous() ? nullptr : &compute;
+}
+
 void Executor::Issue(size_t index, const StepOptions& options,
-                     StepLedger& ledger) {
+                     StepLedger& ledger, std::optional<StepTrace>& trace) {
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   const StreamKind kind = StreamOf(list[index].resource);
   const StreamScope scope(context_.device(), kind);
+  Stream& stream = context_.device().stream();
+  // A stream's waits for others are no part of what it then does; the host's
+  // own are.
+  if (trace.has_value() && stream.synchronous()) trace->Begin(stream);
   if (Emulates()) EmulateBeside(index, ledger);
-  AwaitDependencies(list[index]);
+  AwaitDependencies(list[index], ledger);
+  if (trace.has_value() && !stream.synchronous()) trace->Begin(stream);
   Run(index, options, ledger);
+  if (trace.has_value()) {
+    trace->End(stream,
+               {.name = ToText(list[index]),
+                .category = std::string(ResourceName(list[index].resource)),
+                .rank = context_.communicators().world().rank(),
+                .track = TrackOf(list[index]),
+                .args = {}});
+  }
   issued_[index] = context_.device().stream().Record();
   if (Emulates() && RunsOnHostThread(list[index])) {
     ended_[index] = {emulated_->Now(), 0};
   }
 }
 
-void Executor::AwaitDependencies(const Instruction& instruction) {
+void Executor::AwaitDependencies(const Instruction& instruction,
+                                 StepLedger& ledger) {
   const std::vector<Instruction>& list = program_.ranks[pipeline_rank_];
   const StreamKind kind = StreamOf(instruction.resource);
   Stream& stream = context_.device().stream();
@@ -214,12 +221,25 @@ void Executor::AwaitDependencies(const Instruction& instruction) {
       event.Synchronize();
     } else if (other == kind) {
       continue;
-    } else if (kind == StreamKind::kCompute && other == StreamKind::kCopyIn) {
-      waits_for_copies_in_.Time(stream, [&] { event.Wait(stream); });
-    } else if (kind == StreamKind::kCompute && other == StreamKind::kCopyOut) {
-      waits_for_copies_out_.Time(stream, [&] { event.Wait(stream); });
-    } else {
+    } else if (kind != StreamKind::kCompute) {
       event.Wait(stream);
+    } else {
+      const auto wait = [&] {
+        if (other == StreamKind::kCopyIn) {
+          waits_for_copies_in_.Time(stream, [&] { event.Wait(stream); });
+        } else if (other == StreamKind::kCopyOut) {
+          waits_for_copies_out_.Time(stream, [&] { event.Wait(stream); });
+        } else {
+          event.Wait(stream);
+        }
+      };
+      // The host's own waits are booked where it waits.
+      if (ledger.by_stream()) {
+        ledger.Measure(CauseOf(list[dependency].kind), list[dependency].chunk,
+                       wait);
+      } else {
+        wait();
+      }
     }
   }
 }

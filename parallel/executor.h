@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -29,7 +30,9 @@
 #include "parallel/optimizer.h"
 #include "parallel/pipeline_messages.h"
 #include "parallel/step_ledger.h"
+#include "parallel/step_trace.h"
 #include "parallel/unit_store.h"
+#include "runtime/device/stream.h"
 #include "runtime/device/stream_stopwatch.h"
 #include "scheduler/program/program.h"
 #include "scheduler/simulator/trace.h"
@@ -149,9 +152,12 @@ class Executor {
   // The reducer's buckets that the Program calls one.
   std::vector<int> BucketsOf(const Instruction& instruction) const;
   // Has the instruction's stream, or the host, wait for what it depends on.
-  void AwaitDependencies(const Instruction& instruction);
+  void AwaitDependencies(const Instruction& instruction, StepLedger& ledger);
   // Runs an instruction on its stream.
-  void Issue(size_t index, const StepOptions& options, StepLedger& ledger);
+  // The compute stream, if its work is not done as it is given.
+  Stream* StreamBehindHost() const;
+  void Issue(size_t index, const StepOptions& options, StepLedger& ledger,
+             std::optional<StepTrace>& trace);
   void Run(size_t index, const StepOptions& options, StepLedger& ledger);
   void Forward(size_t index, const StepOptions& options, StepLedger& ledger);
   void Backward(size_t index, Tape::WeightGradients weight_gradients,

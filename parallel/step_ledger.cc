@@ -4,6 +4,16 @@
 
 namespace trireme {
 
+StepLedger::StepLedger(int chunks, bool pipeline, int processor_threads,
+                       Stream* stream)
+    : pipeline_(pipeline),
+      clock_(processor_threads),
+      start_(clock_.Now()),
+      stream_(stream) {
+  times_.costs.chunks.resize(chunks);
+  if (by_stream()) begin_ = stream_->Mark();
+}
+
 void StepLedger::Add(StepCause cause, int chunk, const StepClock::Span& span) {
   StepCosts& costs = times_.costs;
   double& wait_for_all =
@@ -58,7 +68,26 @@ void StepLedger::Add(StepCause cause, int chunk, const StepClock::Span& span) {
   }
 }
 
+void StepLedger::AddEntries() {
+  // Those within others come behind them.
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    const double all = entry->end->SecondsSince(*entry->begin);
+    if (entry->around != kNothing) entries_[entry->around].inner += all;
+    // What was booked by the host's clock may be a little more than all.
+    const double own = std::max(0.0, all - entry->inner);
+    Add(entry->cause, entry->chunk, {own, own});
+  }
+  entries_.clear();
+}
+
 StepTimes StepLedger::Finish() {
+  if (by_stream()) {
+    const std::shared_ptr<StreamMark> end = stream_->Mark();
+    end->Wait();
+    AddEntries();
+    times_.step = end->SecondsSince(*begin_);
+    return times_;
+  }
   times_.step = (clock_.Now() - start_).wall;
   return times_;
 }

@@ -4,11 +4,15 @@
 #ifndef TRIREME_PARALLEL_STEP_LEDGER_H_
 #define TRIREME_PARALLEL_STEP_LEDGER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "parallel/step_clock.h"
+#include "runtime/device/stream.h"
+#include "runtime/device/stream_mark.h"
 
 namespace trireme {
 
@@ -87,16 +91,25 @@ enum class StepCause {
 class StepLedger {
  public:
   // A step of `chunks` chunks, from now on. `pipeline`: whether the model has
-  // other stages to wait for. `processor_threads`: see StepClock.
-  StepLedger(int chunks, bool pipeline, int processor_threads)
-      : pipeline_(pipeline), clock_(processor_threads), start_(clock_.Now()) {
-    times_.costs.chunks.resize(chunks);
-  }
+  // other stages to wait for. `processor_threads`: see StepClock. `stream`: the
+  // compute stream of a device that works behind the host, whose clock is the
+  // one that counts then, for costs, too; null: the host's.
+  StepLedger(int chunks, bool pipeline, int processor_threads,
+             Stream* stream = nullptr);
 
   // Runs f and books what it took, without what is booked while it runs.
   // `chunk`: whose cost it is, where a chunk's it is.
   template <typename F>
   void Measure(StepCause cause, int chunk, F&& f) {
+    if (by_stream()) {
+      const size_t entry = entries_.size();
+      entries_.push_back({cause, chunk, within_, stream_->Mark()});
+      const size_t around = std::exchange(within_, entry);
+      f();
+      entries_[entry].end = stream_->Mark();
+      within_ = around;
+      return;
+    }
     const StepClock::Span before = std::exchange(booked_, {});
     const StepClock::Span start = clock_.Now();
     f();
@@ -108,18 +121,34 @@ class StepLedger {
 
   // Books a wait inside what is being measured.
   void BookWait(StepCause cause, double seconds) {
+    if (by_stream() && within_ != kNothing) entries_[within_].inner += seconds;
     Add(cause, 0, {seconds, 0});
     booked_ += {seconds, 0};
   }
 
+  // Whether times are those of a stream, which may be behind the host.
+  bool by_stream() const { return stream_ != nullptr; }
+
   // Adds to StepTimes::sharding_wait, which is part of other times.
   void NoteShardingWait(double seconds) { times_.sharding_wait += seconds; }
 
-  // The step is over: the sum of all.
+  // The step is over: the sum of all. Blocks until the stream is done.
   StepTimes Finish();
 
  private:
+  // Of a stream: what was measured, in the order of beginnings.
+  struct Entry {
+    StepCause cause;
+    int chunk;
+    size_t around;  // the entry that it lies within, or kNothing
+    std::shared_ptr<StreamMark> begin;
+    std::shared_ptr<StreamMark> end = nullptr;
+    double inner = 0;  // what is booked within it
+  };
+  static constexpr size_t kNothing = SIZE_MAX;
+
   void Add(StepCause cause, int chunk, const StepClock::Span& span);
+  void AddEntries();
 
   bool pipeline_;
   StepClock clock_;
@@ -127,6 +156,11 @@ class StepLedger {
   // Inside what is being measured.
   StepClock::Span booked_;
   StepTimes times_;
+
+  Stream* stream_;  // null: none of these
+  std::shared_ptr<StreamMark> begin_;
+  std::vector<Entry> entries_;
+  size_t within_ = kNothing;
 };
 
 }  // namespace trireme

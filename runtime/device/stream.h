@@ -9,10 +9,12 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "runtime/device/event.h"
+#include "runtime/device/stream_mark.h"
 
 namespace trireme {
 
@@ -67,6 +69,13 @@ class Stream {
   }
   // Done when all that the stream was given before is.
   virtual Event Record() { return Event(); }
+  // When that is, by the device's clock.
+  virtual std::shared_ptr<StreamMark> Mark() {
+    auto mark = std::make_shared<HostMark>();
+    Launch([mark] { mark->Reach(); });
+    mark->set_event(Record());
+    return mark;
+  }
   // Blocks the host for the same.
   void Synchronize() { Record().Synchronize(); }
 

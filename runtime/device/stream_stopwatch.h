@@ -1,15 +1,17 @@
-// How long a stream works on what it is given between two points, told without
-// the host waiting: the points are work of the stream itself.
+// How long a stream works on what it is given between two points, by the
+// device's clock and without the host waiting.
 
 #ifndef TRIREME_RUNTIME_DEVICE_STREAM_STOPWATCH_H_
 #define TRIREME_RUNTIME_DEVICE_STREAM_STOPWATCH_H_
 
-#include <atomic>
-#include <chrono>
-#include <cstdint>
+#include <cstddef>
+#include <deque>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 #include "runtime/device/stream.h"
+#include "runtime/device/stream_mark.h"
 
 namespace trireme {
 
@@ -20,29 +22,40 @@ class StreamStopwatch {
   // done as it is given, that is all the time it takes.
   template <typename F>
   void Time(Stream& stream, F&& give) {
-    stream.Launch([state = state_] { state->begin = Clock::now(); });
+    std::shared_ptr<StreamMark> begin = stream.Mark();
     give();
-    stream.Launch([state = state_] {
-      const std::chrono::nanoseconds span = Clock::now() - state->begin;
-      state->nanoseconds.fetch_add(span.count(), std::memory_order_relaxed);
-    });
+    const std::lock_guard lock(state_->mutex);
+    state_->spans.push_back({std::move(begin), stream.Mark()});
+    if (state_->spans.size() > kMostSpans) state_->AddUp();
   }
 
   // Of spans that are over.
   double seconds() const {
-    return 1e-9 * static_cast<double>(
-                      state_->nanoseconds.load(std::memory_order_relaxed));
+    const std::lock_guard lock(state_->mutex);
+    state_->AddUp();
+    return state_->seconds;
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
+  // Of which nobody has asked how long they took.
+  static constexpr size_t kMostSpans = 256;
 
+  struct Span {
+    std::shared_ptr<StreamMark> begin, end;
+  };
   struct State {
-    Clock::time_point begin;  // the stream's alone
-    std::atomic<int64_t> nanoseconds = 0;
+    void AddUp() {
+      while (!spans.empty() && spans.front().end->Reached()) {
+        seconds += spans.front().end->SecondsSince(*spans.front().begin);
+        spans.pop_front();
+      }
+    }
+
+    std::mutex mutex;
+    std::deque<Span> spans;  // guarded by mutex
+    double seconds = 0;      // likewise
   };
 
-  // What is under way may outlive the watch.
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 

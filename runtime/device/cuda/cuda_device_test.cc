@@ -4,6 +4,7 @@
 #include "runtime/device/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +20,7 @@
 #include "runtime/device/cuda/orders_testing.h"
 #include "runtime/device/host.h"
 #include "runtime/device/host_memory.h"
+#include "runtime/device/stream_stopwatch.h"
 #include "runtime/device/tensor.h"
 #include "runtime/ops/kernels.h"
 
@@ -66,6 +68,29 @@ TEST_P(CudaDeviceTest, ValuesComeBack) {
   // More than passes through the pinned buffer at once.
   const std::vector<float> values = Ramp((9 << 20) / sizeof(float) + 3);
   EXPECT_EQ(Uploaded(values).ToVector<float>(), values);
+}
+
+TEST_P(CudaDeviceTest, MarksKnowWhenTheirStreamsCameToThem) {
+  static constexpr double kSeconds = 0.02;
+  Stream& first = device_->stream(StreamKind::kCopyIn);
+  Stream& second = device_->stream();
+  const auto work = [] {
+    std::this_thread::sleep_for(std::chrono::duration<double>(kSeconds));
+  };
+  const auto begin = first.Mark();
+  first.Launch(work);
+  const auto end = first.Mark();
+  first.Record().Wait(second);
+  const auto behind = second.Mark();
+  behind->Wait();
+  EXPECT_TRUE(begin->Reached() && end->Reached());
+  EXPECT_GE(end->SecondsSince(*begin), kSeconds);
+  EXPECT_GE(behind->SecondsSince(*begin), kSeconds);
+  StreamStopwatch watch;
+  watch.Time(first, [&] { first.Launch(work); });
+  first.Synchronize();
+  EXPECT_GE(watch.seconds(), kSeconds);
+  EXPECT_EQ(watch.seconds(), watch.seconds());
 }
 
 TEST_P(CudaDeviceTest, CopiesToAndFromTheHost) {

@@ -15,6 +15,7 @@
 
 #include "runtime/device/event.h"
 #include "runtime/device/stream.h"
+#include "runtime/device/stream_mark.h"
 
 namespace trireme {
 
@@ -32,6 +33,7 @@ class CudaStream final : public Stream {
   void CopyBytes(void* to, const void* from, int64_t bytes) override;
   void ZeroBytes(void* to, int64_t bytes) override;
   Event Record() override;
+  std::shared_ptr<StreamMark> Mark() override;
 
   // As Record, for those who hold a lock that what work of the host holds might
   // need when it goes: nothing goes.

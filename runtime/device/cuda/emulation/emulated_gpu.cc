@@ -30,6 +30,7 @@ struct CUevent_st {
   // The last record of it.
   trireme::cuda_emulation::Point point;
   std::shared_ptr<Time> reached;
+  bool timed = true;
 };
 
 namespace trireme::cuda_emulation {
@@ -394,8 +395,9 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function,
 
 // Events.
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   *event = new CUevent_st;
+  (*event)->timed = (flags & cudaEventDisableTiming) == 0;
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -428,6 +430,11 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin,
                                  cudaEvent_t end) {
   const LockedGpu gpu("cudaEventElapsedTime");
+  for (const cudaEvent_t event : {begin, end}) {
+    if (!event->timed || event->reached == nullptr) {
+      return cudaErrorInvalidResourceHandle;
+    }
+  }
   if (!emulation::Scheduler::Reached(begin->point) ||
       !emulation::Scheduler::Reached(end->point)) {
     return cudaErrorNotReady;
