@@ -13,7 +13,7 @@ struct MoeConfig {
   enum class Scores { kSoftmax, kSigmoid };
   enum class Choice { kTokens, kExperts };
   enum class Drop { kByOrder, kByScore };
-  enum class BalanceOver { kSample, kBatch };
+  enum class BalanceOver { kSample, kBatch, kMicrobatch };
 
   int64_t experts = 0;
   // Experts of each token.
@@ -32,6 +32,8 @@ struct MoeConfig {
   double z_weight = 0;
   // Whose routes the load-balancing loss takes shares of.
   BalanceOver balance_over = BalanceOver::kSample;
+  // Over whose tokens the load-importance loss sums scores; not kBatch.
+  BalanceOver importance_over = BalanceOver::kSample;
   // Of the load-importance loss; 0: none.
   double importance_weight = 0;
 
@@ -52,6 +54,13 @@ struct MoeConfig {
   // Whether a token's experts depend on the other tokens of its sample.
   bool chooses_by_sample() const {
     return choice == Choice::kExperts || capacity_factor > 0;
+  }
+
+  // Whether a loss depends on how many samples a microbatch has.
+  bool learns_by_microbatch() const {
+    return (balance_weight > 0 && balance_over == BalanceOver::kMicrobatch) ||
+           (importance_weight > 0 &&
+            importance_over == BalanceOver::kMicrobatch);
   }
 
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;

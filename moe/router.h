@@ -11,7 +11,10 @@
 //   weights the chosen experts' scores, divided by their sum if `normalize`
 //
 // Losses are means over the tokens, or samples, of the whole job's batch and do
-// not depend on how it is divided. With p the scores divided by their sum:
+// not depend on how it is divided; those that are asked for by microbatch
+// depend on how many samples one has, and on no other division: then a
+// microbatch takes the place of each sample below. With p the scores divided by
+// their sum:
 //
 //   balance     E · Σ over experts of f·P for each sample, with f the share of
 //               its routes that ask for an expert and P the mean of p over its

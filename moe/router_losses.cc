@@ -55,8 +55,14 @@ std::vector<Communicator*> SharersOf(ForwardContext& context,
   return groups;
 }
 
-// E times the share of each expert in the routes of each sample, or in one row
-// those of the step before.
+// Groups of the microbatch's samples over which a loss sums: each is one, or
+// all are.
+int64_t GroupsOf(const RouterScores& scores, MoeConfig::BalanceOver over) {
+  return over == MoeConfig::BalanceOver::kMicrobatch ? 1 : scores.samples;
+}
+
+// E times the share of each expert in the routes of each sample or of the
+// microbatch, or in one row those of the step before.
 Tensor SharesOf(ForwardContext& context, const MoeConfig& config,
                 const RouterScores& scores, const MoeTokens& tokens) {
   const DType dtype = scores.logits.value().dtype();
@@ -66,13 +72,15 @@ Tensor SharesOf(ForwardContext& context, const MoeConfig& config,
     AddInPlace(scores.excess_shares.Reshape({1, config.experts}), shares);
     return shares;
   }
+  const int64_t groups = GroupsOf(scores, config.balance_over);
   const Tensor counts =
-      CountRoutes(scores.demanded, scores.samples, config.experts, dtype);
+      CountRoutes(scores.demanded, groups, config.experts, dtype);
   for (Communicator* group : SharersOf(context, scores.states)) {
     group->AllReduce(counts, ReduceOp::kSum, "routes of samples").Wait();
   }
-  ScaleInPlace(counts, static_cast<double>(config.experts) /
+  ScaleInPlace(counts, static_cast<double>(config.experts * groups) /
                            (static_cast<double>(tokens.of_sample) *
+                            static_cast<double>(scores.samples) *
                             static_cast<double>(config.top_k)));
   return counts;
 }
@@ -140,7 +148,7 @@ double NormalDensity(double x) {
   return std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
 }
 
-// How a sample's sums over tokens are made of rows of x, and what a slope of
+// How a group's sums over tokens are made of rows of x, and what a slope of
 // the sums is for them.
 struct TokenSums {
   // Adds a token's part.
@@ -151,8 +159,9 @@ struct TokenSums {
       slopes;
 };
 
-// Adds the mean over samples of half the squared coefficient of variation of
-// sums over their tokens, as a loss of x.
+// Adds the mean over samples, or over microbatches by their samples, of half
+// the squared coefficient of variation of sums over their tokens, as a loss of
+// x.
 void AddVariation(ForwardContext& context, const MoeConfig& config,
                   const RouterScores& scores, const Variable& x,
                   const MoeTokens& tokens, const TokenSums& parts) {
@@ -160,19 +169,22 @@ void AddVariation(ForwardContext& context, const MoeConfig& config,
   const int64_t n = config.experts;
   const int64_t rows = x.value().dim(0);
   const int64_t local = rows / scores.samples;
+  const int64_t groups = GroupsOf(scores, config.importance_over);
+  // Samples of a group.
+  const int64_t members = scores.samples / groups;
   const auto counts = [&](int64_t token) {
     return tokens.positions.empty() ||
            tokens.positions[token % local] != kPaddingPosition;
   };
-  std::vector<double> sums(scores.samples * n, 0);
+  std::vector<double> sums(groups * n, 0);
   std::vector<double> slopes(rows * n, 0);
-  const auto of_sample = [&](std::vector<double>& all, int64_t token) {
-    return std::span(all).subspan(token / local * n, n);
+  const auto of_group = [&](std::vector<double>& all, int64_t token) {
+    return std::span(all).subspan(token / (local * members) * n, n);
   };
   for (int64_t token = 0; token < rows && !device.dry(); ++token) {
-    if (counts(token)) parts.add(token, of_sample(sums, token));
+    if (counts(token)) parts.add(token, of_group(sums, token));
   }
-  const Tensor reduced = Upload<double>(device, {scores.samples, n}, sums);
+  const Tensor reduced = Upload<double>(device, {groups, n}, sums);
   int sharers = 1;
   for (Communicator* group : SharersOf(context, scores.states)) {
     group->AllReduce(reduced, ReduceOp::kSum, "scores of samples").Wait();
@@ -182,16 +194,18 @@ void AddVariation(ForwardContext& context, const MoeConfig& config,
   double value = 0;
   if (!sums.empty()) {
     std::vector<double> of_sums;
-    for (int64_t i = 0; i < scores.samples; ++i) {
+    const auto weight = static_cast<double>(members);
+    for (int64_t i = 0; i < groups; ++i) {
       const Variation variation =
           VariationOf(std::span(sums).subspan(i * n, n));
-      value += variation.value;
-      of_sums.insert(of_sums.end(), variation.slopes.begin(),
-                     variation.slopes.end());
+      value += weight * variation.value;
+      for (const double slope : variation.slopes) {
+        of_sums.push_back(weight * slope);
+      }
     }
     for (int64_t token = 0; token < rows; ++token) {
       if (!counts(token)) continue;
-      parts.slopes(token, of_sample(of_sums, token),
+      parts.slopes(token, of_group(of_sums, token),
                    std::span(slopes).subspan(token * n, n));
     }
   }

@@ -1,6 +1,6 @@
 // The losses of a router (router.h says which), each a part of a mean over the
-// whole job's batch: the same however samples, tokens and microbatches are
-// divided.
+// whole job's batch: the same however samples and tokens are divided and, but
+// for those by microbatch, microbatches too.
 
 #ifndef TRIREME_MOE_ROUTER_LOSSES_H_
 #define TRIREME_MOE_ROUTER_LOSSES_H_

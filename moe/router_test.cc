@@ -369,16 +369,61 @@ TEST_F(RouterTest, ImportanceIsTheVariationOfASamplesScores) {
   EXPECT_NEAR(losses[0].second, expected, 1e-12);
 }
 
+// Of all the samples of a microbatch together, which count as so many of the
+// batch's. A sample may then keep to a few experts.
+TEST_F(RouterTest, LossesByMicrobatchTakeItsSamplesAsOne) {
+  MoeConfig config = Config();
+  config.balance_weight = 0.25;
+  config.balance_over = MoeConfig::BalanceOver::kMicrobatch;
+  config.importance_weight = 0.5;
+  config.importance_over = MoeConfig::BalanceOver::kMicrobatch;
+  Rank rank(*this, config);
+  Tape tape(device_);
+  const Routing routing =
+      Forward(rank, tape, Variable(Input()), /*global_batch=*/4);
+  std::vector<double> routes(kExperts, 0), sums(kExperts, 0);
+  for (const int32_t expert : routing.experts.ToVector<int32_t>()) {
+    if (expert >= 0) ++routes[expert];
+  }
+  const Matrix matrix = rank.Values("weight");
+  for (const Matrix& sample : OfTokens([&](const std::vector<double>& x) {
+         return ScoresOf(config, Times(matrix, x));
+       })) {
+    for (const std::vector<double>& scores : sample) {
+      for (int64_t e = 0; e < kExperts; ++e) sums[e] += scores[e];
+    }
+  }
+  constexpr double kCounted = kSamples * kValid;
+  double balance = 0;
+  for (int64_t e = 0; e < kExperts; ++e) {
+    balance +=
+        kExperts * routes[e] / (kCounted * config.top_k) * sums[e] / kCounted;
+  }
+  constexpr double kShare = kSamples / 4.0;
+  const auto losses = Losses(tape);
+  ASSERT_EQ(losses.size(), 2u);
+  EXPECT_EQ(losses[0].first, "balance_loss");
+  EXPECT_NEAR(losses[0].second, 0.25 * kShare * balance, 1e-12);
+  EXPECT_EQ(losses[1].first, "importance_loss");
+  EXPECT_NEAR(losses[1].second, 0.5 * kShare * Variation(sums), 1e-12);
+}
+
 TEST_F(RouterTest, LossesMoveTheRouter) {
-  for (const bool cosine : {false, true}) {
+  using Over = MoeConfig::BalanceOver;
+  for (const Over over : {Over::kSample, Over::kMicrobatch, Over::kBatch}) {
+    const bool cosine = over == Over::kBatch;
     MoeConfig config = Config();
     config.importance_weight = 0.8;
+    if (over == Over::kMicrobatch) {
+      config.balance_weight = 0.7;
+      config.balance_over = config.importance_over = over;
+    }
     config.z_weight = 0.3;
     config.noise = 3;
     if (cosine) {
       config.router = MoeConfig::RouterKind::kCosine;
       config.balance_weight = 0.7;
-      config.balance_over = MoeConfig::BalanceOver::kBatch;
+      config.balance_over = over;
     }
     Rank rank(*this, config);
     if (cosine) {

@@ -38,6 +38,7 @@
 #include "trainer/batches.h"
 #include "trainer/cluster_file.h"
 #include "trainer/config/written_file.h"
+#include "trainer/describe.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
 #include "trainer/model_shape_of.h"
@@ -331,6 +332,7 @@ absl::Status PredictAndPrint(const ParsedCommand& arguments,
   fmt::print("{}\n{}{}\n", PlanTable(report), MemoryTable(given),
              OffloadText(input, given));
   if (!Fits(given.estimate)) fmt::print("It does not fit the memory.\n");
+  fmt::print("{}", DescribeMicrobatchLosses(question.setup, given.plan));
   RETURN_IF_ERROR(PrintReduceOrder(input, given));
   RETURN_IF_ERROR(PrintSensitivity(arguments, input, given.plan));
   RETURN_IF_ERROR(WriteCharts(arguments, given));
@@ -363,6 +365,7 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
                  : "as measured for this job");
   fmt::print("{}\n{}{}\n{}\n", PlanTable(*report), MemoryTable(chosen),
              OffloadText(input, chosen), VerdictSummary(input, *report));
+  fmt::print("{}", DescribeMicrobatchLosses(question.setup, chosen.plan));
   RETURN_IF_ERROR(PrintReduceOrder(input, chosen));
   if (query.has_value()) {
     ASSIGN_OR_RETURN(const std::string answer, Why(input, *report, *query));

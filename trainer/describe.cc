@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "moe/moe_config.h"
 #include "offload/unit_window.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/model_shape.h"
@@ -79,7 +80,19 @@ std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                         data.bucket_samples[b], sized.family->Shape().tokens);
   }
   text += fmt::format("plan   {}\n", Summary(plan));
+  text += DescribeMicrobatchLosses(setup, plan);
   return text;
+}
+
+std::string DescribeMicrobatchLosses(const TrainingSetup& setup,
+                                     const Plan& plan) {
+  const MoeConfig* experts = setup.family->experts();
+  if (experts == nullptr || !experts->learns_by_microbatch()) return "";
+  return fmt::format(
+      "losses of the router by microbatch, of {} samples in this plan: with "
+      "another plan.microbatch_size they are others, and so is what is "
+      "learnt\n",
+      plan.microbatch_size());
 }
 
 absl::StatusOr<std::vector<RankModel::Needs>> PredictNeedsOfRanks(

@@ -25,6 +25,11 @@ int64_t CountParameters(const TrainingSetup& setup);
 std::string DescribeSetup(const TrainingSetup& setup, const Plan& plan,
                           const DataSummary& data);
 
+// Where a loss depends on how many samples a microbatch has, that it does and
+// of how many this plan's has; else empty.
+std::string DescribeMicrobatchLosses(const TrainingSetup& setup,
+                                     const Plan& plan);
+
 // The exact memory of every rank of the plan, on devices of the kind, from a
 // dry step of each and what is rehearsed after it. Errors: a plan or model that
 // cannot run.

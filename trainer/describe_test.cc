@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/dit/dit_family.h"
 
 namespace trireme {
 namespace {
@@ -52,6 +53,44 @@ TEST(DescribeDriveTest, ADriveLastsByWhatIsWritten) {
   };
   EXPECT_THAT(text(1'000'000'000), HasSubstr("1 TB of writes are 1e+03 steps"));
   EXPECT_THAT(text(0), Not(HasSubstr("TB of writes")));
+}
+
+// Whoever compares plans is told that these train different things.
+TEST(DescribeMicrobatchLossesTest, SaysOfHowManySamplesALossIs) {
+  using Over = MoeConfig::BalanceOver;
+  Plan plan;
+  plan.set_microbatch_size(3);
+  const auto text = [&](const MoeConfig& moe) {
+    DitConfig config;
+    config.hidden = 32;
+    config.layers = 2;
+    config.heads = 4;
+    config.mlp_hidden = 64;
+    config.classes = 10;
+    config.image = {.channels = 1, .height = 8, .width = 8};
+    config.moe = moe;
+    TrainingSetup setup;
+    setup.family = MakeDitFamily(config);
+    return DescribeMicrobatchLosses(setup, plan);
+  };
+  const MoeConfig moe = {.experts = 4, .top_k = 2, .expert_hidden = 16};
+  for (const Over over : {Over::kSample, Over::kBatch}) {
+    MoeConfig other = moe;
+    other.balance_weight = 1;
+    other.balance_over = over;
+    EXPECT_EQ(text(other), "");
+  }
+  MoeConfig balanced = moe;
+  balanced.balance_weight = 1;
+  balanced.balance_over = Over::kMicrobatch;
+  EXPECT_THAT(text(balanced),
+              HasSubstr("by microbatch, of 3 samples in this plan"));
+  MoeConfig important = moe;
+  important.importance_weight = 1;
+  important.importance_over = Over::kMicrobatch;
+  EXPECT_THAT(text(important), HasSubstr("with another plan.microbatch_size"));
+  important.importance_weight = 0;
+  EXPECT_EQ(text(important), "");
 }
 
 }  // namespace

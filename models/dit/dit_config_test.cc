@@ -242,6 +242,7 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
   moe.set_bias_step(0.001);
   moe.set_importance_loss(0.125);
   moe.set_balance_over(MixtureOfExperts::BATCH);
+  moe.set_importance_over(MixtureOfExperts::MICROBATCH);
   Dit filled;
   FillDit(*ResolveDit(dit, image, 10), filled);
   const auto again = ResolveDit(filled, image, 10);
@@ -257,6 +258,7 @@ TEST(ResolveDitTest, ExpertsHaveDefaultsAndAreWrittenBack) {
                        .balance_weight = 0.5,
                        .z_weight = 0.25,
                        .balance_over = MoeConfig::BalanceOver::kBatch,
+                       .importance_over = MoeConfig::BalanceOver::kMicrobatch,
                        .importance_weight = 0.125,
                        .router = MoeConfig::RouterKind::kCosine,
                        .scores = MoeConfig::Scores::kSigmoid,
@@ -312,6 +314,17 @@ TEST(ResolveDitTest, ErrorsNameTheFieldOfExperts) {
             "model.dit.moe.balance_over: found BATCH, expected a balance_loss "
             "with it");
   moe.clear_balance_over();
+  moe.set_importance_over(MixtureOfExperts::MICROBATCH);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.importance_over: found MICROBATCH, expected an "
+            "importance_loss with it");
+  moe.set_importance_loss(1);
+  moe.set_importance_over(MixtureOfExperts::BATCH);
+  EXPECT_EQ(message(dit),
+            "model.dit.moe.importance_over: found BATCH, expected SAMPLE or "
+            "MICROBATCH");
+  moe.clear_importance_over();
+  moe.clear_importance_loss();
   moe.set_capacity_factor(-1);
   EXPECT_EQ(message(dit),
             "model.dit.moe.capacity_factor: found -1, expected 0 to 4");

@@ -16,6 +16,29 @@ constexpr int64_t kMaxExperts = 1 << 12;
 constexpr double kMaxLossWeight = 1e6;
 constexpr double kMaxNoise = 1e6;
 
+MoeConfig::BalanceOver FromField(MixtureOfExperts::BalanceOver over) {
+  switch (over) {
+    case MixtureOfExperts::BATCH:
+      return MoeConfig::BalanceOver::kBatch;
+    case MixtureOfExperts::MICROBATCH:
+      return MoeConfig::BalanceOver::kMicrobatch;
+    default:
+      return MoeConfig::BalanceOver::kSample;
+  }
+}
+
+MixtureOfExperts::BalanceOver ToField(MoeConfig::BalanceOver over) {
+  switch (over) {
+    case MoeConfig::BalanceOver::kSample:
+      return MixtureOfExperts::SAMPLE;
+    case MoeConfig::BalanceOver::kBatch:
+      return MixtureOfExperts::BATCH;
+    case MoeConfig::BalanceOver::kMicrobatch:
+      return MixtureOfExperts::MICROBATCH;
+  }
+  return MixtureOfExperts::BALANCE_OVER_UNSPECIFIED;
+}
+
 // What experts choose has no choice of the tokens to correct.
 absl::Status CheckExpertsChoice(const MixtureOfExperts& moe,
                                 std::string_view path,
@@ -58,8 +81,11 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
     config.capacity_factor = 1;
     if (!moe.has_balance_loss()) config.balance_weight = 0;
   }
-  if (moe.balance_over() == MixtureOfExperts::BATCH) {
-    config.balance_over = MoeConfig::BalanceOver::kBatch;
+  if (moe.balance_over() != MixtureOfExperts::BALANCE_OVER_UNSPECIFIED) {
+    config.balance_over = FromField(moe.balance_over());
+  }
+  if (moe.importance_over() != MixtureOfExperts::BALANCE_OVER_UNSPECIFIED) {
+    config.importance_over = FromField(moe.importance_over());
   }
   if (moe.drop() == MixtureOfExperts::BY_SCORE) {
     config.drop = MoeConfig::Drop::kByScore;
@@ -83,6 +109,16 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
     return InvalidArgument(
         "{}.balance_over: found {}, expected a balance_loss with it", path,
         MixtureOfExperts::BalanceOver_Name(moe.balance_over()));
+  }
+  if (moe.importance_over() != MixtureOfExperts::BALANCE_OVER_UNSPECIFIED &&
+      config.importance_weight == 0) {
+    return InvalidArgument(
+        "{}.importance_over: found {}, expected an importance_loss with it",
+        path, MixtureOfExperts::BalanceOver_Name(moe.importance_over()));
+  }
+  if (config.importance_over == MoeConfig::BalanceOver::kBatch) {
+    return InvalidArgument(
+        "{}.importance_over: found BATCH, expected SAMPLE or MICROBATCH", path);
   }
   if (moe.drop() != MixtureOfExperts::DROP_UNSPECIFIED &&
       config.capacity_factor == 0) {
@@ -171,12 +207,13 @@ void FillMoe(const BlockExperts& experts, MixtureOfExperts& moe) {
   moe.set_normalize(config.normalize);
   moe.set_balance_loss(config.balance_weight);
   if (config.balance_weight > 0) {
-    moe.set_balance_over(config.balance_over == MoeConfig::BalanceOver::kSample
-                             ? MixtureOfExperts::SAMPLE
-                             : MixtureOfExperts::BATCH);
+    moe.set_balance_over(ToField(config.balance_over));
   }
   moe.set_z_loss(config.z_weight);
   moe.set_importance_loss(config.importance_weight);
+  if (config.importance_weight > 0) {
+    moe.set_importance_over(ToField(config.importance_over));
+  }
   moe.set_router(config.router == MoeConfig::RouterKind::kLinear
                      ? MixtureOfExperts::LINEAR
                      : MixtureOfExperts::COSINE);

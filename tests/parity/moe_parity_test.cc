@@ -74,6 +74,14 @@ MoeConfig BalancedOverTheBatch() {
   return config;
 }
 
+MoeConfig LearnsByMicrobatch() {
+  MoeConfig config = Noisy();
+  config.balance_weight = 2;
+  config.balance_over = MoeConfig::BalanceOver::kMicrobatch;
+  config.importance_over = MoeConfig::BalanceOver::kMicrobatch;
+  return config;
+}
+
 class MoeParityTest : public ParityTest {};
 
 TEST_P(MoeParityTest, LossesAndGradientsEqualOneRank) {
@@ -168,6 +176,18 @@ std::vector<GridCase> Grids() {
       "schedule: ZB_H1 sharding: OPTIMIZER");
   add({.tp = 2, .dp = 2, .moe = BalancedOverTheBatch()},
       "sharding: PARAMETERS microbatches: 2");
+  // Losses by microbatch: those of one rank whose microbatches have as many
+  // samples.
+  add({.moe = LearnsByMicrobatch()}, "microbatch_size: 4 recompute: FULL");
+  add({.tp = 2, .cp = 2, .dp = 2, .ep = 4, .moe = LearnsByMicrobatch()},
+      "microbatch_size: 2 recompute: FULL");
+  // 12 tokens of a sample over 8 ranks.
+  add({.cp = 8, .ep = 4, .height = 6, .moe = LearnsByMicrobatch()},
+      "microbatch_size: 4");
+  add({.pp = 2, .dp = 2, .ep = 2, .moe = LearnsByMicrobatch()},
+      "microbatch_size: 2 schedule: ZB_H1 sharding: OPTIMIZER");
+  add({.tp = 2, .dp = 2, .ep = 4, .moe = LearnsByMicrobatch()},
+      "microbatch_size: 2 experts { move: WEIGHTS }");
   add({.tp = 2, .ep = 2, .moe = WithCapacity(MoeConfig::Drop::kByOrder)},
       "sequence_parallel: true");
   // 12 tokens of a sample over 8 ranks.

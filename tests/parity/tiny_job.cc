@@ -187,8 +187,11 @@ std::vector<std::string> GridCase::Features() const {
     add(moe->bias_step > 0, "bias");
     add(moe->importance_weight > 0, "importance");
     add(moe->balance_over == MoeConfig::BalanceOver::kBatch, "overbatch");
+    add(moe->learns_by_microbatch(), "overmicrobatch");
   }
   add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
+  add(plan.has_microbatch_size(),
+      fmt::format("mbof{}", plan.microbatch_size()));
   add(plan.schedule() != Plan::SCHEDULE_UNSPECIFIED,
       Plan::Schedule_Name(plan.schedule()));
   add(plan.has_chunks_per_rank(),
@@ -247,6 +250,9 @@ GridCase OneRank(const GridCase& grid) {
   reference.tp = reference.cp = reference.pp = reference.dp = 1;
   reference.ep = 1;
   reference.plan.Clear();
+  if (grid.moe.has_value() && grid.moe->learns_by_microbatch()) {
+    reference.plan.set_microbatch_size(PlanOf(grid).microbatch_size());
+  }
   return reference;
 }
 
