@@ -2,17 +2,22 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
 #include "models/data/dataset.h"
+#include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
+#include "runtime/core/processes.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
+#include "runtime/device/compute_device.h"
+#include "runtime/device/device.h"
 #include "scheduler/plan/plan.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/run_as_rank.h"
 #include "trainer/batches.h"
@@ -65,6 +70,9 @@ absl::Status StartRanks(const ParsedCommand& arguments, const Plan& plan) {
   for (const char* option : {"plan", "out"}) {
     command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
   }
+  if (arguments.Has("device")) {
+    command.push_back("--device=" + arguments.Get("device"));
+  }
   for (const std::string& assignment : arguments.All("set")) {
     command.push_back("--set=" + assignment);
   }
@@ -78,10 +86,16 @@ absl::Status RunRank(const ParsedCommand& arguments, const Tuned& tuned,
   const auto plan = ResolvePlan(tuned.plan.plan,
                                 PlanContextOf(tuned.setup, world.world_size()));
   RETURN_IF_ERROR(tuned.plan.locations.Locate(plan.status()));
-  CpuDevice device(MemoryLimit(tuned.job, world.local_size()));
+  ASSIGN_OR_RETURN(const ComputeDevice chosen,
+                   DeviceOf(arguments, world.local_rank(), world.local_size()));
+  const std::unique_ptr<Device> device =
+      chosen.Make(MemoryLimit(tuned.job, chosen, world.local_size()),
+                  tuned.setup.kernel_libraries);
+  const DeviceWorld devices =
+      MakeDeviceWorld(world, chosen, world.hang_watch());
   ASSIGN_OR_RETURN(const TunedExperts found,
-                   TuneExperts(tuned.setup, *plan, device, world,
-                               {.machine_ranks = world.local_size()}));
+                   TuneExperts(tuned.setup, *plan, *device, *devices.factory,
+                               {.place = {HostName(), chosen}}));
   if (world.world_rank() != 0) return absl::OkStatus();
   Plan with = tuned.plan.plan;
   *with.mutable_experts() = found.experts;
@@ -117,6 +131,7 @@ Command TuneCommand() {
                     .help =
                         "machines and their ranks, as a:4,b:4 (default: all on "
                         "this one)"},
+                   DeviceOption(),
                    {.name = "set",
                     .value = "FIELD=VALUE",
                     .help = "overrides a field of the job",

@@ -6,7 +6,6 @@
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,6 +17,7 @@
 #include "runtime/core/folder_lock.h"
 #include "runtime/core/log.h"
 #include "runtime/core/median.h"
+#include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "scheduler/simulator/trace.h"
 #include "trainer/agreement.h"
@@ -41,6 +41,7 @@
 #include "trainer/run/start_point.h"
 #include "trainer/sampling/draw_at_end.h"
 #include "trainer/training_loop.h"
+#include "trainer/tuned_cluster.h"
 
 namespace trireme {
 namespace {
@@ -164,19 +165,22 @@ void PrintMemory(const Plan& plan, const MeasuredMemory& measured,
       MemoryCategoryName(measured.deviation.category), measured.deviation.rank);
 }
 
-// Choices of what moves between experts that other machines were measured for
-// would be slow. `ranks`: on this one.
-absl::Status CheckTunedMachines(const Plan& plan, int ranks,
-                                Control& agreement) {
-  const int64_t tuned = plan.experts().tuned_for().machine_ranks();
-  if (tuned == 0) return absl::OkStatus();
-  int64_t most = ranks;
-  agreement.Max(std::span(&most, 1), "ranks of a machine");
-  if (most == tuned) return absl::OkStatus();
-  return InvalidArgument(
-      "plan.experts.tuned_for.machine_ranks: found {}, expected {}, which "
-      "choices are measured for again by trireme tune",
-      tuned, most);
+// Choices of what moves between experts that another cluster was measured for
+// would be slow. Collective.
+absl::Status CheckTuned(const TrainOptions& options, const Plan& plan,
+                        CommunicatorFactory& factory) {
+  const Plan::Experts::TunedFor& tuned = plan.experts().tuned_for();
+  if (tuned.machine_ranks() == 0) return absl::OkStatus();
+  if (tuned.device().empty() && factory.world_rank() == 0) {
+    fmt::print(
+        "WARNING: plan.experts.tuned_for names no devices and no links: its "
+        "choices were measured by an earlier version, and may be slow on these "
+        "(trireme tune measures them again)\n");
+  }
+  return CheckTunedCluster(
+      tuned, MeasureTunedCluster({.host = options.host.value_or(HostName()),
+                                  .device = options.device},
+                                 factory));
 }
 
 }  // namespace
@@ -211,7 +215,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                              prepared->held_out.get()));
   // What is left of a cluster goes on as it can.
   if (!options.resume) {
-    RETURN_IF_ERROR(CheckTunedMachines(plan, options.share.ranks, agreement));
+    RETURN_IF_ERROR(CheckTuned(options, plan, factory));
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<MemoryCopies> copies,
                    OpenMemoryCopies(options, folder, job, factory, agreement));

@@ -152,12 +152,6 @@ class Layer {
     return Median(std::move(seconds));
   }
 
-  // Of all ranks. Collective.
-  double Most(double value) {
-    communicators_.control().Max(std::span(&value, 1), "tuned machines");
-    return value;
-  }
-
   int64_t tokens() const { return tokens_; }
   const MoeConfig& config() const { return config_; }
   int64_t width() const { return width_; }
@@ -217,11 +211,10 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
   tuned.experts.clear_row_copies();
   tuned.experts.set_move(Plan::Experts::ADAPTIVE);
   Plan::Experts::TunedFor& on = *tuned.experts.mutable_tuned_for();
+  on = MeasureTunedCluster(options.place, factory);
   on.set_ep(plan.grid().ep());
   on.set_experts(static_cast<uint32_t>(layer.config().experts));
   on.set_expert_hidden(static_cast<uint32_t>(layer.config().expert_hidden));
-  on.set_machine_ranks(
-      static_cast<uint32_t>(layer.Most(options.machine_ranks)));
   tuned.report = fmt::format(
       "{} tokens of width {} on a rank, {} of {} experts of {} channels, ep "
       "{}\n"

@@ -14,14 +14,15 @@
 #include "runtime/device/device.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/training_setup.h"
+#include "trainer/tuned_cluster.h"
 
 namespace trireme {
 
 struct TuneOptions {
   // Each time is the median of so many, after one that is not counted.
   int repetitions = 5;
-  // The plan's ranks on this machine; 0: not known.
-  int machine_ranks = 0;
+  // Where this rank computes.
+  RankPlace place;
 };
 
 struct TunedExperts {

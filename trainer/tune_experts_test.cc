@@ -59,9 +59,9 @@ TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
   TunedExperts tuned;
   RunThreadRanks(4, [&](CommunicatorFactory& factory, int rank) {
     CpuDevice device(int64_t{1} << 30);
-    const auto found =
-        TuneExperts(SmallSetup(/*experts=*/true), plan, device, factory,
-                    {.repetitions = 1, .machine_ranks = rank});
+    const auto found = TuneExperts(
+        SmallSetup(/*experts=*/true), plan, device, factory,
+        {.repetitions = 1, .place = {.host = rank < 3 ? "a" : "b"}});
     CHECK_OK(found.status());
     const std::lock_guard lock(mutex);
     if (rank == 0) tuned = *found;
@@ -76,6 +76,7 @@ TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
   EXPECT_EQ(plan.experts().tuned_for().experts(), 8u);
   EXPECT_EQ(plan.experts().tuned_for().expert_hidden(), 16u);
   EXPECT_EQ(plan.experts().tuned_for().machine_ranks(), 3u);
+  EXPECT_EQ(plan.experts().tuned_for().machines(), 2u);
   EXPECT_NE(tuned.report.find("2 of 8 experts of 16 channels, ep 4"),
             std::string::npos)
       << tuned.report;
@@ -100,17 +101,18 @@ TEST(TuneExpertsTest, OtherMachinesRefuseTheChoices) {
                           "job", &options.job)
                .status());
   CHECK_OK(FillJobDefaults(options.job));
-  const auto train = [&](uint32_t machine_ranks) {
-    options.out =
-        fmt::format("{}/tuned_for_{}", testing::TempDir(), machine_ranks);
+  int runs = 0;
+  const auto train = [&](const char* tuned_for) {
+    options.out = fmt::format("{}/tuned_for_{}", testing::TempDir(), ++runs);
     std::filesystem::remove_all(options.out);
     Plan plan;
-    CHECK_OK(ParseTextProto("grid { dp: 2 ep: 2 } experts { move: ADAPTIVE "
-                            "choices { max_load: 2 move: ROWS } }",
-                            "plan", &plan)
+    CHECK_OK(ParseTextProto(
+                 fmt::format("grid {{ dp: 2 ep: 2 }} experts {{ move: ADAPTIVE "
+                             "choices {{ max_load: 2 move: ROWS }} "
+                             "tuned_for {{ {} }} }}",
+                             tuned_for),
+                 "plan", &plan)
                  .status());
-    plan.mutable_experts()->mutable_tuned_for()->set_machine_ranks(
-        machine_ranks);
     options.plan = plan;
     std::mutex mutex;
     std::vector<std::string> messages;
@@ -121,12 +123,29 @@ TEST(TuneExpertsTest, OtherMachinesRefuseTheChoices) {
     });
     return messages;
   };
-  for (const std::string& message : train(4)) {
+  for (const std::string& message : train("machine_ranks: 4")) {
     EXPECT_EQ(message,
               "plan.experts.tuned_for.machine_ranks: found 4, expected 2, "
               "which choices are measured for again by trireme tune");
   }
-  for (const std::string& message : train(2)) EXPECT_EQ(message, "");
+  for (const std::string& message :
+       train("machine_ranks: 2 device: 'abacus'")) {
+    EXPECT_NE(message.find("tuned_for.device: found 'abacus', expected '"),
+              std::string::npos)
+        << message;
+  }
+  // The same machines behind links that no machine has.
+  for (const std::string& message :
+       train("machine_ranks: 2 within_bytes_per_s: 1e15")) {
+    EXPECT_NE(message.find("tuned_for.within_bytes_per_s: found 1e+15, "
+                           "expected about "),
+              std::string::npos)
+        << message;
+  }
+  // A table of before there was more to compare.
+  for (const std::string& message : train("machine_ranks: 2")) {
+    EXPECT_EQ(message, "");
+  }
 }
 
 TEST(TuneExpertsTest, NeedsExpertsThatAreDivided) {
