@@ -6,14 +6,18 @@ Each begins with a comment that has a command; its commands are the program's,
 with options that --help names, on examples that are there. A plan is resolved,
 a job as well, with a plan for it; where the data are here its memory is found
 by a dry step. In the place of latents that have to be made first, their
-description stands in.
+description stands in, with one sample of zeros where a job is rehearsed under
+a plan for a cluster that nobody here has.
 """
 
+import io
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 
 TRIREME = os.path.abspath(sys.argv[1])
@@ -21,6 +25,7 @@ EXAMPLES = [os.path.abspath(path) for path in sys.argv[2:]]
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 # By example: folder, and what latents.json says beside what all have.
 LATENTS = {
+    "hidream_i1": ("latents", {"channels": 16, "height": 128, "width": 128}),
     "pandora3d_geometry": ("latents", {"channels": 64, "height": 1,
                                        "width": 2048, "sets": True}),
     "sparse_latents": ("voxel_latents", {"channels": 16, "height": 1,
@@ -33,6 +38,12 @@ LATENTS = {
     "triposg_latents": ("latents", {"channels": 64, "height": 1,
                                     "width": 256, "sets": True}),
 }
+# By example: the plan beside it for a cluster, its ranks, what is said of the
+# model, and the GiB that the planner counts with on one of its devices.
+REHEARSED = {
+    "hidream_i1": ("hidream_i1_64_h100", 64, "17.11 Gparameters", 72.5),
+}
+PEAK = re.compile(r"^ +\d+ +([\d.]+) GiB  ", re.MULTILINE)
 COMMAND = re.compile(r"^trireme ([a-z]+)([^\n#;|]*)", re.MULTILINE)
 OPTION = re.compile(r"\s--([a-z][a-z0-9_]*)")
 EXAMPLE = re.compile(r"\bexamples/[\w.]+")
@@ -92,8 +103,25 @@ def stand_in(folder, says):
         json.dump({"autoencoder": "vae", "weights_xxh64": "0",
                    "scaling_factor": 1.0, "shift_factor": 0.0, "pictures": 64,
                    "pictures_hash": 1, "pictures_per_shard": 64, **says}, file)
-    with open(f"{folder}/shard-000000.tar", "wb"):
-        pass
+    with tarfile.open(f"{folder}/shard-000000.tar", "w",
+                      format=tarfile.USTAR_FORMAT) as shard:
+        sizes = [says[name] for name in ("channels", "height", "width")]
+        zeros = bytes(2 * 4 * sizes[0] * sizes[1] * sizes[2])
+        member = tarfile.TarInfo("000000000.latents")
+        data = struct.pack("<III", *sizes) + zeros
+        member.size = len(data)
+        shard.addfile(member, io.BytesIO(data))
+
+
+def wrong_rehearsal(path, plan, ranks, model, limit_gib):
+    """What is wrong with a dry step of every rank of the plan."""
+    plan = os.path.join(os.path.dirname(path), plan + ".textproto")
+    status, said = run("train", path, "--plan", plan, "--dry_run")
+    peaks = [float(peak) for peak in PEAK.findall(said)]
+    if status != 0 or model not in said or len(peaks) != ranks:
+        yield f"not rehearsed: {said}"
+    elif max(peaks) > limit_gib:
+        yield f"a peak of {max(peaks)} GiB, expected at most {limit_gib}"
 
 
 def wrong_example(path):
@@ -112,6 +140,8 @@ def wrong_example(path):
     status, said = run("launch", path, "--emit", "kubernetes", "--ranks", "1")
     if status != 0:
         yield f"not resolved: {said}"
+    elif name in REHEARSED:
+        yield from wrong_rehearsal(path, *REHEARSED[name])
     elif FASHION_MNIST in text and os.path.isdir(FASHION_MNIST):
         status, said = run("train", path, "--dry_run")
         if status != 0 or "at the peak" not in said:
