@@ -22,6 +22,7 @@
 #include "trainer/sampling/places.h"
 #include "trainer/sampling/prompts.h"
 #include "trainer/sampling/reconstructions.h"
+#include "trainer/sampling/route_shares.h"
 #include "trainer/sampling/sample_medium.h"
 #include "trainer/sampling/sampler.h"
 
@@ -259,6 +260,14 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
                    sampler.Draw(plain, options.seed + 1, compared));
   absl::StatusOr<std::string> comparison = "";
   if (leader) comparison = Compare(*loaded, **medium, compared, generated);
+  if (leader && comparison.ok()) {
+    const absl::StatusOr<std::string> routes = RouteSharesText(options.run);
+    if (routes.ok()) {
+      *comparison += *routes;
+    } else {
+      comparison = routes.status();
+    }
+  }
   AwaitAllPatiently(*everyone, "comparing with real samples");
   RETURN_IF_ERROR(
       control.Agree(comparison.status(), "comparing with real samples"));

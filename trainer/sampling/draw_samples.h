@@ -70,7 +70,8 @@ struct DrawReport {
   int64_t samples = 0;
   std::string things;  // that they are: "pictures", "shapes"
   std::string files;   // SampleMedium::FilesOf
-  // Of `evaluate` samples with real ones: lines for people.
+  // Of `evaluate` samples with real ones, and of a run with experts how evenly
+  // its last steps used them: lines for people.
   std::string comparison;
   // This rank's most memory.
   int64_t peak_bytes = 0;

@@ -1,0 +1,45 @@
+#include "trainer/sampling/route_shares.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <system_error>
+#include <vector>
+
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "runtime/core/status.h"
+#include "runtime/telemetry/metrics_log.h"
+#include "trainer/run/run_folder.h"
+
+namespace trireme {
+
+absl::StatusOr<std::string> RouteSharesText(const std::string& run,
+                                            int64_t steps) {
+  const std::string path = RunFolder(run).metrics();
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return "";
+  ASSIGN_OR_RETURN(const std::vector<nlohmann::json> entries,
+                   ReadMetrics(path));
+  double least = std::numeric_limits<double>::infinity(), most = 0;
+  int64_t counted = 0;
+  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+    const auto layers = entry->find("expert_shares");
+    if (layers == entry->end() || !layers->is_object()) continue;
+    for (const nlohmann::json& shares : *layers) {
+      for (const nlohmann::json& share : shares) {
+        if (!share.is_number()) continue;
+        least = std::min(least, share.get<double>());
+        most = std::max(most, share.get<double>());
+      }
+    }
+    if (++counted == steps) break;
+  }
+  if (counted == 0 || least > most) return "";
+  return fmt::format(
+      "routes of the last {} steps: an expert has {:.0f} % to {:.0f} % of its "
+      "layer's\n",
+      counted, 100 * least, 100 * most);
+}
+
+}  // namespace trireme

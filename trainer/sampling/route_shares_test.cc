@@ -1,0 +1,49 @@
+// Whoever trains experts reads of a run's end whether one of them is idle.
+
+#include "trainer/sampling/route_shares.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "runtime/core/log.h"
+#include "runtime/core/status.h"
+#include "trainer/run/run_folder.h"
+
+namespace trireme {
+namespace {
+
+std::string RunWith(const std::string& name, const std::string& metrics) {
+  const std::string run = testing::TempDir() + "/" + name;
+  std::filesystem::remove_all(run);
+  std::filesystem::create_directories(run);
+  std::ofstream(RunFolder(run).metrics()) << metrics;
+  return run;
+}
+
+TEST(RouteSharesTest, AreThoseOfTheLastSteps) {
+  const std::string run =
+      RunWith("shares", R"({"step":1,"expert_shares":{"a":[0.01,0.99]}}
+{"step":2,"expert_shares":{"a":[0.4,0.6],"b":[0.5,0.5]}}
+{"step":3,"expert_shares":{"a":[0.52,0.48],"b":[0.75,0.25]}}
+)");
+  const auto text = RouteSharesText(run, /*steps=*/2);
+  CHECK_OK(text.status());
+  EXPECT_EQ(*text,
+            "routes of the last 2 steps: an expert has 25 % to 75 % of its "
+            "layer's\n");
+  EXPECT_EQ(*RouteSharesText(run),
+            "routes of the last 3 steps: an expert has 1 % to 99 % of its "
+            "layer's\n");
+}
+
+TEST(RouteSharesTest, ThereAreNoneWithoutExpertsOrMetrics) {
+  EXPECT_EQ(*RouteSharesText(RunWith("dense", "{\"step\":1,\"loss\":2}\n")),
+            "");
+  EXPECT_EQ(*RouteSharesText(testing::TempDir() + "/not_there"), "");
+  EXPECT_FALSE(RouteSharesText(RunWith("broken", "{\"step\":\n")).ok());
+}
+
+}  // namespace
+}  // namespace trireme
