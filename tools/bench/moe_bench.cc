@@ -213,19 +213,24 @@ SortedRoutes EvenRoutes(Device& device, const LayerShape& shape) {
   return SortRoutes(Routes(device, shape, Spread::kEven), shape.moe.experts);
 }
 
+// The tokens, and the scores written and read once.
+int64_t RouteBytes(DType dtype, const LayerShape& shape) {
+  return shape.tokens * (shape.width * DTypeSize(dtype) +
+                         2 * shape.moe.experts * DTypeSize(DType::kFloat32));
+}
+
 Phase Route(Device& device, DType dtype, const LayerShape& shape) {
   const Tensor x = TokensOf(device, dtype, shape);
   const Tensor router =
       RandomTensor(device, {shape.moe.experts, shape.width}, dtype);
-  const int64_t scores = shape.tokens * shape.moe.experts;
   return {.run =
               [=] {
                 SortRoutes(TopK(Scores(x, router), shape.moe.top_k),
                            shape.moe.experts);
               },
-          .flops = 2 * static_cast<double>(scores * shape.width),
-          // The tokens, and the scores written and read once.
-          .bytes = x.bytes() + 2 * scores * DTypeSize(DType::kFloat32)};
+          .flops = 2 * static_cast<double>(shape.tokens * shape.moe.experts *
+                                           shape.width),
+          .bytes = RouteBytes(dtype, shape)};
 }
 
 Phase Permute(Device& device, DType dtype, const LayerShape& shape) {
@@ -316,6 +321,7 @@ std::vector<NamedPhase> Phases(const LayerShape& shape) {
   };
   std::vector<NamedPhase> phases = {
       {"route", of(Route)},
+      {"route.memcpy", copy(RouteBytes)},
       {"permute", of(Permute)},
       {"permute.memcpy", copy([](DType dtype, const LayerShape& s) {
          return 2 * s.rows() * s.width * DTypeSize(dtype);
@@ -404,7 +410,7 @@ void AddFractionsOfFloor(const BenchSetting& setting, Figures* figures) {
       if (!taken.has_value() || !floor.has_value()) return;
       (*figures)[Key(setting, shape, phase) + of] = *floor / *taken;
     };
-    for (const char* copied : {"permute", "combine"}) {
+    for (const char* copied : {"route", "permute", "combine"}) {
       add(copied, ".of_memcpy", seconds(std::string(copied) + ".memcpy"));
     }
     add("products.forward", ".of_floor", forward);

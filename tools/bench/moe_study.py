@@ -23,7 +23,7 @@ sys.path.append(str(HERE.parents[1] / "tests" / "lab"))
 
 SHAPES = ("hidream", "tutel")
 # A phase, and what its share of the floor is called.
-PHASES = [("route", None), ("permute", "of_memcpy"), ("combine", "of_memcpy"),
+PHASES = [*((phase, "of_memcpy") for phase in ("route", "permute", "combine")),
           ("products.forward", "of_floor"), ("products.backward", "of_floor"),
           *((f"{spread}.{what}", "of_floor")
             for spread in ("even", "natural", "zipf")
@@ -124,7 +124,7 @@ def layer_table(figures):
             yield (f"| {shape} | {phase} | {milliseconds:.3f} | "
                    f"{number(key + '.gflops', '.0f')} | "
                    f"{number(key + '.gb_per_s', '.1f')} | "
-                   f"{number(f'{key}.{share}', '.2f') if share else ''} |")
+                   f"{number(f'{key}.{share}', '.2f')} |")
         yield (f"| {shape} | a fixed order of sums, of a step | "
                f"| | | {figures[shape + '.fixed_order.of_step']:+.1%} |")
 
@@ -179,6 +179,37 @@ def sweep_table(sweeps, rate):
             yield f"| {name} | {taken:.1f} | {floor:.1f} | {floor / taken:.2f} |"
 
 
+def verdicts(result):
+    """What is asked of the figures in `result`: a name, what was measured,
+    whether that is the least or the most, and the bound."""
+    figures = result["layer"]
+    for shape in SHAPES:
+        for phase, share, least in (("permute", "of_memcpy", 0.7),
+                                    ("combine", "of_memcpy", 0.7),
+                                    ("even.forward", "of_floor", 0.8),
+                                    ("even.step", "of_floor", 0.8)):
+            yield (f"{shape}: {phase}, of its floor",
+                   figures[f"{shape}.{phase}.{share}"], "least", least)
+        yield (f"{shape}: a fixed order of sums, of a step",
+               figures[f"{shape}.fixed_order.of_step"], "most", 0.03)
+        for what in ("forward", "step") if "peer" in result else ():
+            theirs = min(way[what] for way in result["peer"][shape].values())
+            yield (f"{shape}: {what}, PyTorch's time over ours",
+                   theirs / figures[f"{shape}.even.{what}.s"], "least", 2)
+    for load, over in result.get("judged", {}).get("over_best", {}).items():
+        yield (f"load {load}: the tuned way's time over the best one's", over,
+               "most", 1.05)
+
+
+def verdict_table(result):
+    yield "| what | measured | asked for | |"
+    yield "|---|---|---|---|"
+    for what, measured, bound, asked in verdicts(result):
+        reached = measured >= asked if bound == "least" else measured <= asked
+        yield (f"| {what} | {measured:.3f} | at {bound} {asked} | "
+               f"{'reached' if reached else 'MISSED'} |")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("trireme")
@@ -213,6 +244,7 @@ def main():
                                 for names, loads in sweeps]
             result["judged"] = judge(*sweeps)
             print("\n".join(sweep_table(sweeps, options.rate)))
+    print("", *verdict_table(result), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 

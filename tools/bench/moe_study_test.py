@@ -43,6 +43,38 @@ class MoeStudyTest(unittest.TestCase):
                                4e3 * bytes_ / 1e8)
         self.assertIsNone(moe_study.link_floor_ms("weights", 1e8))
 
+    def test_what_is_asked_for_is_told_from_what_is_reached(self):
+        layer = {}
+        for shape in moe_study.SHAPES:
+            layer[f"{shape}.fixed_order.of_step"] = 0.04
+            for phase, share in moe_study.PHASES:
+                layer[f"{shape}.{phase}.{share}"] = 0.75
+                layer[f"{shape}.{phase}.s"] = 0.5
+        result = {"layer": layer,
+                  "peer": {shape: {"loop": {"forward": 1.5, "step": 0.9},
+                                   "grouped": {"forward": 1.2, "step": 1.5}}
+                           for shape in moe_study.SHAPES},
+                  "judged": {"over_best": {1.0: 1.02, 2.0: 1.2}}}
+        lines = list(moe_study.verdict_table(result))
+        for line in ("| tutel: permute, of its floor | 0.750 | at least 0.7 | "
+                     "reached |",
+                     "| tutel: even.step, of its floor | 0.750 | at least 0.8 "
+                     "| MISSED |",
+                     "| hidream: a fixed order of sums, of a step | 0.040 | at "
+                     "most 0.03 | MISSED |",
+                     "| hidream: forward, PyTorch's time over ours | 2.400 | at "
+                     "least 2 | reached |",
+                     "| hidream: step, PyTorch's time over ours | 1.800 | at "
+                     "least 2 | MISSED |",
+                     "| load 1.0: the tuned way's time over the best one's | "
+                     "1.020 | at most 1.05 | reached |",
+                     "| load 2.0: the tuned way's time over the best one's | "
+                     "1.200 | at most 1.05 | MISSED |"):
+            self.assertIn(line, lines)
+        # What was not measured is not judged.
+        self.assertEqual(len(list(moe_study.verdict_table({"layer": layer}))),
+                         2 + 2 * 5)
+
 
 if __name__ == "__main__":
     unittest.main()
