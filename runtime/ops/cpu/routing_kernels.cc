@@ -117,29 +117,6 @@ void CountRoutesKernel(DType dtype, int64_t samples, int64_t routes,
   });
 }
 
-void SumRowsKernel(DType dtype, int64_t tokens, int64_t k, int64_t width,
-                   const int32_t* places, const void* rows, void* y) {
-  DispatchFloating(dtype, [&]<typename T>(T) {
-    using C = ComputeType<T>;
-    ParallelRows(tokens, k * width, [&](int64_t token) {
-      // A part of the columns at a time, so that their sums stay in registers.
-      constexpr int64_t kColumns = 64;
-      for (int64_t begin = 0; begin < width; begin += kColumns) {
-        const int64_t count = std::min(kColumns, width - begin);
-        C sums[kColumns] = {};
-        for (int64_t j = 0; j < k; ++j) {
-          const int32_t place = places[token * k + j];
-          if (place < 0) continue;
-          const T* from = static_cast<const T*>(rows) + place * width + begin;
-          for (int64_t i = 0; i < count; ++i) sums[i] += Wide(from[i]);
-        }
-        T* to = static_cast<T*>(y) + token * width + begin;
-        for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(sums[i]);
-      }
-    });
-  });
-}
-
 void ScaleRowsKernel(DType dtype, int64_t rows, int64_t width,
                      const void* factors, const void* x, void* y) {
   DispatchFloating(dtype, [&]<typename T>(T) {
