@@ -1,20 +1,26 @@
 """A run that is hurt again and again, by a seed, and the bits that it ends with.
 
   chaos.py TRIREME FAULTY_DISK FAULTY_CLOCK [--hosts] [--seed N] [--faults N]
-           [--quick N] [--only KIND,...] [--spares N] [--table FILE]
+           [--quick N] [--only KIND,...] [--spares N] [--runs N]
+           [--figures FILE]
 
 Two ranks train a small model on this machine or, with --hosts, on a host each,
 with a link between them that is cut and slowed (tests/lab; needs root). Faults
-strike at steps, and after pauses, that the seed draws, inside of saves too
-(there is one every fourth step, and a copy in memory after each other one):
-faults.py has them all. The run must end with the checkpoint and the losses of
-one that nobody touched. Prints how long it took until a fault was noticed and
-until there was a new step, and how many steps were repeated; --table writes
-that for each kind.
+strike a few steps one after another, and after pauses, that the seed draws,
+inside of saves too (there is one every fourth step, and a copy in memory after
+each one): faults.py has them all. Then the run is stopped, and goes on to its
+end, which must have the checkpoint and the losses of one that nobody touched.
+Prints how long it took until a fault was noticed and until there was a new
+step, and how many steps were repeated.
+
+--runs: so many of them, by the seeds from --seed on. --figures: each run's are
+kept in FILE, and printed together with what it has already; runs that it has
+are not run again, so that many faults can be struck in several calls.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import signal
@@ -25,74 +31,85 @@ import tempfile
 import time
 
 import faults
-from hurt_run import PATIENCE_S, Run
+from hurt_run import PATIENCE_S, SAVE_EVERY, Run
 
 TESTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 sys.path.insert(0, os.path.join(TESTS, "lab"))
 import network  # pylint: disable=wrong-import-position
 
-# That a run needs for a fault: as many as it does while that lasts.
-STEPS_PER_FAULT = 100
-STEPS_PER_QUICK_FAULT = 70
+# More than faults leave time for.
+STEPS = 10_000_000
+# From a fault's last step to the next fault: there is a new checkpoint between
+# them.
+STEPS_BETWEEN = (SAVE_EVERY + 1, 3 * SAVE_EVERY)
+# That it does at the end without a fault.
+STEPS_AT_END = 10
 LINK_BYTES_PER_S = 1e8
 
 
-class Figures:
-    """What faults of a kind led to."""
-
-    def __init__(self):
-        self.struck = 0
-        self.noticed, self.recovered, self.repeated = [], [], []
-
-    def add(self, other):
-        self.struck += other.struck
-        self.noticed += other.noticed
-        self.recovered += other.recovered
-        self.repeated += other.repeated
-
-    def row(self, name):
-        def cell(values, digits):
-            return (f"{statistics.median(values):.{digits}f}, "
-                    f"{max(values):.{digits}f}" if values else "")
-        return (f"| {name} | {self.struck} | {cell(self.noticed, 1)} | "
-                f"{cell(self.recovered, 1)} | {cell(self.repeated, 0)} |\n")
+def median_and_worst(values):
+    return ({"median": statistics.median(values), "worst": max(values)}
+            if values else None)
 
 
-def table(figures):
+def summary(strikes):
+    """What strikes led to, as JSON has it; None where nothing of the kind
+    happened."""
+    def of(name):
+        return median_and_worst([strike[name] for strike in strikes
+                                 if strike[name] is not None])
+    return {"times": len(strikes), "noticed_s": of("noticed_s"),
+            "recovered_s": of("recovered_s"),
+            "steps_repeated": of("steps_repeated")}
+
+
+def by_kind(strikes):
+    """A summary of each kind, and of all."""
+    found = {kind: summary([strike for strike in strikes
+                            if strike["kind"] == kind])
+             for kind in sorted({strike["kind"] for strike in strikes})}
+    return dict(found, all=summary(strikes))
+
+
+def table(summaries):
     """Markdown: a row a kind, and one of all."""
-    text = ("| fault | times | noticed after s: median, worst | a new step "
-            "after s | steps repeated |\n|---|---|---|---|---|\n")
-    total = Figures()
-    for kind, of_kind in sorted(figures.items()):
-        text += of_kind.row(f"`{kind}`")
-        total.add(of_kind)
-    return text + total.row("all")
+    def cell(value, digits):
+        return (f"{value['median']:.{digits}f}, {value['worst']:.{digits}f}"
+                if value else "")
+    return ("| fault | times | noticed after s: median, worst | a new step "
+            "after s | steps repeated |\n|---|---|---|---|---|\n") + "".join(
+        f"| `{kind}` | {row['times']} | {cell(row['noticed_s'], 2)} | "
+        f"{cell(row['recovered_s'], 2)} | {cell(row['steps_repeated'], 0)} |\n"
+        for kind, row in summaries.items())
 
 
-def strike(run, kind, striking, figures):
-    """One fault; returns when there is a new step after it."""
+def strike(run, kind, striking):
+    """One fault, and what it led to; returns when there is a new step after
+    it."""
     starts, resumes = run.starts(), len(run.resumed())
+    struck = {"kind": kind, "step": run.last_step(), "noticed_s": None,
+              "steps_repeated": None}
     began = time.monotonic()
     follows = getattr(striking, kind)()
     reached = run.last_step()
-    figures.struck += 1
     if follows == faults.START:
         run.await_that(lambda: run.starts() > starts,
                        f"the launch to notice {kind}")
-        figures.noticed.append(time.monotonic() - began)
+        struck["noticed_s"] = time.monotonic() - began
         # What the log tells before that is of the ranks that were lost.
         reached = max(reached, run.last_step())
         run.await_that(lambda: len(run.resumed()) > resumes,
                        f"ranks to resume after {kind}")
         resumed = run.resumed()[-1]
-        figures.repeated.append(max(0, reached - resumed))
+        struck["steps_repeated"] = max(0, reached - resumed)
         reached = resumed
     run.await_that(
         lambda: run.last_step() > reached or run.process.poll() is not None,
         f"a new step after {kind}")
-    figures.recovered.append(time.monotonic() - began)
+    struck["recovered_s"] = time.monotonic() - began
     if follows == faults.NONE and run.starts() > starts:
         raise AssertionError(f"ranks were lost by {kind}:\n{run.printed()}")
+    return struck
 
 
 def draw_faults(draw, kinds, count, quick, spares):
@@ -111,79 +128,147 @@ def draw_faults(draw, kinds, count, quick, spares):
     return drawn[:count] + draw.choices(quick_ones or kinds, k=quick)
 
 
-def steps_of(kind):
-    return (STEPS_PER_QUICK_FAULT if kind in faults.QUICK else
-            STEPS_PER_FAULT)
-
-
-def hurt_it(run, drawn, draw, figures):
-    """Launches a run and lets the faults strike; its exit status."""
+def hurt_it(run, drawn, draw, strikes):
+    """Launches a run, lets the faults strike, and stops it; how many steps it
+    did."""
     run.launch()
     striking = faults.Faults(run, draw.random())
-    begin = 0
     try:
         for kind in drawn:
-            at = begin + draw.randrange(5, steps_of(kind) - 5)
-            begin += steps_of(kind)
-            run.await_that(lambda at=at: run.last_step() >= at, f"step {at}")
+            at = run.last_step() + draw.randint(*STEPS_BETWEEN)
+            run.await_that(
+                lambda at=at: run.last_step() >= at or
+                run.process.poll() is not None, f"step {at}")
             if run.process.poll() is not None:
                 raise AssertionError(
                     f"it ended before {kind}:\n{run.printed()}")
             time.sleep(0.2 * draw.random())
             print(f"{kind} at step {run.last_step()}", flush=True)
-            strike(run, kind, striking,
-                   figures.setdefault(kind, Figures()))
-        return run.process.wait(timeout=PATIENCE_S)
+            strikes.append(strike(run, kind, striking))
+        status = run.stop()
+        if status != 128 + signal.SIGTERM:
+            raise AssertionError(f"stopped with {status}:\n{run.printed()}")
+        return run.last_step()
     finally:
         run.end()
 
 
-def compare(whole, hurt, status, steps):
+def train(run, *options):
+    """To its end."""
+    run.launch(*options)
+    try:
+        if run.process.wait() != 0:
+            raise AssertionError(run.printed())
+    finally:
+        run.end()
+
+
+def compare(whole, hurt, steps):
     """AssertionError unless the hurt run came to the end of the other one."""
-    if status != 0:
-        raise AssertionError(hurt.printed())
     if hurt.losses() != whole.losses():
         raise AssertionError(f"other steps or losses:\n{hurt.printed()}")
     if hurt.checkpoint(steps) != whole.checkpoint(steps):
         raise AssertionError(f"other bits:\n{hurt.printed()}")
 
 
-def try_all(arguments, kinds, work, net):
-    draw = random.Random(arguments.seed)
+def try_all(arguments, seed, kinds, strikes):
+    """A run of this seed; the steps that it did."""
+    draw = random.Random(seed)
     drawn = draw_faults(draw, kinds, arguments.faults, arguments.quick,
                         arguments.spares)
-    steps = sum(map(steps_of, drawn)) + STEPS_PER_FAULT
-    subprocess.run(
-        [arguments.trireme, "data", "/usr/share/datasets/fashion-mnist",
-         f"{work}/shards", "--idx", "--split", "test"], check=True,
-        stdout=subprocess.DEVNULL)
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="trireme."))
+        net = None
+        if arguments.hosts:
+            net = stack.enter_context(network.Network(
+                [1] * (2 + arguments.spares),
+                lambda source, target: LINK_BYTES_PER_S))
+        subprocess.run(
+            [arguments.trireme, "data", "/usr/share/datasets/fashion-mnist",
+             f"{work}/shards", "--idx", "--split", "test"], check=True,
+            stdout=subprocess.DEVNULL)
 
-    def new_run(name):
-        return Run(arguments.trireme,
-                   [arguments.faulty_disk, arguments.faulty_clock], work, name,
-                   steps, net)
-    whole, hurt = new_run("whole"), new_run("hurt")
-    whole.launch()
+        def new_run(name, steps, saves):
+            return Run(arguments.trireme,
+                       [arguments.faulty_disk, arguments.faulty_clock], work,
+                       name, steps, saves, net)
+        hurt = new_run("hurt", STEPS, True)
+        steps = hurt_it(hurt, drawn, draw, strikes) + STEPS_AT_END
+        train(hurt, "--resume", "--steps", str(steps))
+        # Only a run that is never to be resumed has no need of saves.
+        whole = new_run("whole", steps, False)
+        whole.lost = hurt.lost
+        train(whole)
+        compare(whole, hurt, steps)
+        print(hurt.printed().count("from copies in memory"),
+              "times from copies in memory")
+        # A spare that took a host's place leaves what that one had in its
+        # memory.
+        left = os.listdir(hurt.memory)
+        if left and not hurt.lost:
+            raise AssertionError(f"copies that were not removed: {left}")
+    return steps
+
+
+class Record:
+    """The figures of runs, in a file if there is one."""
+
+    def __init__(self, path):
+        self.path = path
+        self.runs = {}
+        if path and os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.runs = {run["seed"]: run for run in json.load(file)["runs"]}
+
+    def has(self, setup):
+        """Whether a run of this setup passed."""
+        run = self.runs.get(setup["seed"])
+        if run is None or not run["passed"]:
+            return False
+        differs = [name for name, value in setup.items() if run[name] != value]
+        if differs:
+            raise SystemExit(f"{self.path}: the run of seed {setup['seed']} "
+                             f"has other {', '.join(differs)}; expected the "
+                             "same options, or another file")
+        return True
+
+    def add(self, run):
+        self.runs[run["seed"]] = run
+        if not self.path:
+            return
+        runs = [self.runs[seed] for seed in sorted(self.runs)]
+        with open(self.path + ".new", "w", encoding="utf-8") as file:
+            json.dump({"kinds": by_kind(self.strikes()),
+                       "runs_passed": sum(run["passed"] for run in runs),
+                       "seconds": sum(run["seconds"] for run in runs),
+                       "steps": sum(run["steps"] for run in runs),
+                       "runs": runs}, file, indent=1)
+        os.replace(self.path + ".new", self.path)
+
+    def strikes(self):
+        return [struck for seed in sorted(self.runs)
+                for struck in self.runs[seed]["strikes"]]
+
+
+def run_of_seed(arguments, seed, kinds, record):
+    """Hurts a run and records what came of it, its failure too."""
+    setup = {"seed": seed, "faults": arguments.faults, "quick": arguments.quick,
+             "hosts": arguments.hosts, "of_kinds": kinds}
+    if record.has(setup):
+        print(f"seed {seed}: {record.path} has it")
+        return
+    strikes, steps, passed = [], 0, False
+    began = time.monotonic()
     try:
-        if whole.process.wait() != 0:
-            raise AssertionError(whole.printed())
+        steps = try_all(arguments, seed, kinds, strikes)
+        passed = True
     finally:
-        whole.end()
-    figures = {}
-    try:
-        status = hurt_it(hurt, drawn, draw, figures)
-    finally:
-        print(table(figures), end="")
-        if arguments.table:
-            with open(arguments.table, "w", encoding="utf-8") as file:
-                file.write(table(figures))
-    compare(whole, hurt, status, steps)
-    print(hurt.printed().count("from copies in memory"),
-          "times from copies in memory")
-    # A spare that took a host's place leaves what that one had in its memory.
-    left = os.listdir(os.path.join(work, "hurt.memory"))
-    if left and "lose_host" not in figures:
-        raise AssertionError(f"copies that were not removed: {left}")
+        record.add(dict(setup, passed=passed, steps=steps,
+                        seconds=time.monotonic() - began, strikes=strikes))
+        print(table(by_kind(record.strikes())), end="", flush=True)
+    print(f"PASSED: {len(strikes)} faults of seed {seed} in "
+          f"{time.monotonic() - began:.0f} s, {steps} steps", flush=True)
 
 
 def interrupt(*_):
@@ -205,7 +290,8 @@ def main():
     parser.add_argument("--only")
     # Beside the two hosts that have a rank.
     parser.add_argument("--spares", type=int, default=2)
-    parser.add_argument("--table", type=os.path.abspath)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--figures", type=os.path.abspath)
     arguments = parser.parse_args()
     kinds = faults.of_every_kind(arguments.hosts)
     if arguments.only:
@@ -215,21 +301,12 @@ def main():
         kinds = arguments.only.split(",")
     if arguments.faults is None:
         arguments.faults = len(kinds)
-    with contextlib.ExitStack() as stack:
-        work = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="trireme."))
-        net = None
-        if arguments.hosts:
-            reason = network.why_not()
-            if reason:
-                print(f"no hosts can be set up here: {reason}")
-                return 1
-            net = stack.enter_context(network.Network(
-                [1] * (2 + arguments.spares),
-                lambda source, target: LINK_BYTES_PER_S))
-        try_all(arguments, kinds, work, net)
-    print(f"PASSED: {arguments.faults + arguments.quick} faults of seed "
-          f"{arguments.seed}")
+    if arguments.hosts and network.why_not():
+        print(f"no hosts can be set up here: {network.why_not()}")
+        return 1
+    record = Record(arguments.figures)
+    for seed in range(arguments.seed, arguments.seed + arguments.runs):
+        run_of_seed(arguments, seed, kinds, record)
     return 0
 
 

@@ -283,4 +283,5 @@ class Faults:
         self.run.network.set_link(lost, "down")
         self.run.await_that(lambda: lost not in self.run.hosts(),
                             "a spare to take a host's place")
+        self.run.lost.add(lost)
         return START

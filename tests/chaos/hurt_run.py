@@ -13,22 +13,30 @@ model {{ dit {{ hidden: 32 layers: 2 heads: 4 patch: 7 }} }}
 data {{ webdataset {{ paths: "{work}/shards" }} resolution: 28 channels: 1 }}
 global_batch: 8
 steps: {steps}
-checkpoint {{ every: 4 keep: 3 memory_every: 1 memory_folder: "{memory}" }}
+checkpoint {{ {saves} }}
 sample {{ at_end: false }}
 precision: FP32
 """
+# Steps between two checkpoints on disk; there is a copy in memory after each.
+SAVE_EVERY = 4
+SAVES = f'every: {SAVE_EVERY} keep: 3 memory_every: 1 memory_folder: "%s"'
+NO_SAVES = "every: 0 every_minutes: 0"
 PATIENCE_S = 240
 RANKS = 2
+# Of metrics.jsonl, more than one step's line is long.
+LAST_BYTES = 1 << 14
 
 
 class Run:
     """Two ranks in the folder `name` of `work`.
 
-    preloads: of what makes disk and clock fail. network: whose first two hosts
-    have a rank each while the others are spares; None: this machine.
+    preloads: of what makes disk and clock fail. saves: whether there are
+    checkpoints before the end. network: whose first two hosts have a rank each
+    while the others are spares; None: this machine.
     """
 
-    def __init__(self, trireme, preloads, work, name, steps, network=None):
+    def __init__(self, trireme, preloads, work, name, steps, saves=True,
+                 network=None):
         self.trireme = trireme
         self.preloads = preloads
         self.work = work
@@ -43,12 +51,16 @@ class Run:
         self.memory = os.path.join(work, f"{name}.memory")
         os.makedirs(self.memory)
         with open(self.job, "w", encoding="utf-8") as file:
-            file.write(JOB.format(work=work, steps=steps,
-                                  memory=self.memory))
+            file.write(JOB.format(work=work, steps=steps, saves=(
+                SAVES % self.memory if saves else NO_SAVES)))
         # faulty_clock.cc says what stands where.
         with open(self.clock_file, "wb") as file:
             file.write(bytes(8 * (RANKS + 1)))
         self.process = None
+        # Hosts that never come back.
+        self.lost = set()
+        with open(self.output, "wb"):
+            self._printed, self._read = "", 0
 
     def launch(self, *options):
         command = [self.trireme, "launch", self.job, "--restarts", "20",
@@ -65,16 +77,25 @@ class Run:
             command += ["--ranks", str(RANKS)]
             environment = dict(os.environ, **environment)
         else:
-            hosts = self.network.hosts.split(",")
-            command += ["--hosts", ",".join(hosts[:RANKS]), "--spares",
-                        ",".join(hosts[RANKS:]), "--listen",
-                        f"{self.network.address(0)}:0"]
+            names = self.network.hosts.split(",")
+            used = self.hosts()
+            spares = [name for host, name in enumerate(names)
+                      if host not in used and host not in self.lost]
+            command += ["--hosts", ",".join(names[host] for host in used),
+                        "--listen", f"{self.network.address(0)}:0"]
+            if spares:
+                command += ["--spares", ",".join(spares)]
             command = self.network.inside(0, command)
             environment = self.network.environment(environment)
         with open(self.output, "a", encoding="utf-8") as output:
             self.process = subprocess.Popen(
                 command, cwd=self.work, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+    def stop(self):
+        """Has it save and end; its exit status."""
+        self.process.terminate()
+        return self.process.wait(timeout=PATIENCE_S)
 
     def end(self):
         """Ends what still runs."""
@@ -85,8 +106,13 @@ class Run:
             self.process.wait()
 
     def printed(self):
-        with open(self.output, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        """All so far: what is new is read, as this is asked again and again."""
+        with open(self.output, "rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        self._read += len(new)
+        self._printed += new.decode("utf-8", errors="replace")
+        return self._printed
 
     def starts(self):
         """How often ranks were started again."""
@@ -115,8 +141,17 @@ class Run:
         return [(line["step"], line["loss"]) for line in lines]
 
     def last_step(self):
-        losses = self.losses()
-        return losses[-1][0] if losses else 0
+        """The last one that is told whole; 0: none is."""
+        try:
+            with open(os.path.join(self.work, self.name, "metrics.jsonl"),
+                      "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - LAST_BYTES))
+                whole = file.read().rpartition(b"\n")[0]
+        except FileNotFoundError:
+            return 0
+        found = re.match(rb'{"step":(\d+),', whole.rpartition(b"\n")[2])
+        return int(found[1]) if found else 0
 
     def rank(self, rank):
         """The process of a rank; None while there is none."""
@@ -151,8 +186,9 @@ class Run:
         """The network's hosts that have a rank each, in their order."""
         found = re.findall(r"goes on with (\S+)", self.printed())
         listed = (found[-1] if found else self.network.hosts).split(",")
-        return [int(host.split(":")[0].rsplit(".", 1)[1]) - 1
-                for host in listed[:RANKS]]
+        hosts = [int(host.split(":")[0].rsplit(".", 1)[1]) - 1
+                 for host in listed]
+        return [host for host in hosts if host not in self.lost][:RANKS]
 
     def await_that(self, condition, what):
         deadline = time.monotonic() + PATIENCE_S
