@@ -101,7 +101,7 @@ absl::StatusOr<IdxArray> ReadIdx(const std::string& path, size_t dimensions) {
   }
   // Grows with what is really there, so that a false header costs nothing.
   for (uint64_t done = 0; done < bytes;) {
-    const uint64_t piece = std::min<uint64_t>(bytes - done, 1 << 26);
+    const uint64_t piece = std::min<uint64_t>(bytes - done, 1 << 20);
     array.bytes.resize(done + piece);
     RETURN_IF_ERROR(
         ReadExactly(file.get(), path, array.bytes.data() + done, piece));
