@@ -23,6 +23,7 @@ def fuzz_test(name, deps, runs = 20000, size = "small"):
         ],
         data = seeds,
         deps = deps + [
+            ":coverage",
             ":input",
             ":mutator",
             "//third_party:absl",

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                               {.max_vertices = 1 << 16,
                                .max_triangles = 1 << 16,
                                .memory_bytes = 256 << 20,
-                               .seconds = 4});
+                               .seconds = 0.25});
   if (!mesh.ok()) return 0;
   for (const Triangle& triangle : mesh->triangles) {
     for (const int32_t vertex : triangle) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace trireme {
@@ -21,6 +22,9 @@ class Mutator {
   // taken out, doubled, exchanged, or taken from another seed.
   std::string Next();
 
+  // One more to change, as those that it began with.
+  void Add(std::string input) { seeds_.push_back(std::move(input)); }
+
  private:
   // Below `bound`; 0 where that is.
   size_t Draw(size_t bound) {
@@ -30,7 +34,7 @@ class Mutator {
   void WriteInteger(std::string& input);
   void WriteDecimal(std::string& input);
 
-  const std::vector<std::string> seeds_;
+  std::vector<std::string> seeds_;
   std::mt19937_64 random_;
   const size_t max_bytes_;
 };

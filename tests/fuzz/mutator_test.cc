@@ -19,6 +19,16 @@ TEST(MutatorTest, TheSameSeedGivesTheSameInputs) {
   for (int i = 0; i < 1000; ++i) ASSERT_EQ(a.Next(), b.Next());
 }
 
+TEST(MutatorTest, WhatIsAddedIsChangedToo) {
+  Mutator mutator({""}, 3, kMaxBytes);
+  mutator.Add("what reached a new block");
+  int of_it = 0;
+  for (int i = 0; i < 100; ++i) {
+    of_it += mutator.Next().find("reached") != std::string::npos;
+  }
+  EXPECT_GT(of_it, 20);
+}
+
 TEST(MutatorTest, InputsAreManyAndBounded) {
   Mutator mutator({"step: 12 loss: 0.5", std::string(kMaxBytes, 'x'), ""}, 1,
                   kMaxBytes);
