@@ -536,10 +536,11 @@ Command LaunchCommand() {
                "who reaches it reads them"},
       {.name = "restarts",
        .value = "N",
-       .default_value = "3",
+       .default_value = "5",
        .help = "times in a row that ranks are started again from the newest "
                "checkpoint after some were lost, without a new step in "
-               "between"},
+               "between; the first at once, the others after pauses of 1 s, 2 "
+               "s, 4 s and so on"},
       {.name = "lost_after_s",
        .value = "SECONDS",
        .default_value = "10",

@@ -5,21 +5,27 @@
 #include <csignal>
 #include <cstdlib>
 #include <functional>
+#include <thread>
 #include <utility>
 
 #include "fmt/format.h"
+#include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/fewer_ranks.h"
 #include "trainer/config/textproto.h"
 #include "trainer/coordinator/coordinator_client.h"
 #include "trainer/job_file.h"
+#include "trainer/run/run_folder.h"
 
 namespace trireme {
 namespace {
 
+using std::chrono_literals::operator""s;
+
 // Of times that nobody is reached, each waited for twice as long.
 constexpr int kProbesInVain = 3;
+constexpr std::chrono::milliseconds kBetweenLooks(50);
 // What mpirun ends with where a signal ended a rank is above.
 constexpr int kSignalled = 128;
 
@@ -101,6 +107,16 @@ absl::StatusOr<StartedRanks> Start(const LaunchedJob& job, int64_t start,
                     job.hear_us);
 }
 
+// Its path, which sorts as its step does; empty: there is none.
+std::string NewestCheckpoint(const std::string& folder) {
+  return LatestCheckpoint(RunFolder(folder).checkpoints()).value_or("");
+}
+
+// How often people have ordered that the job stops.
+int64_t Stops(const JobWatch& watch) {
+  return watch.Status(JobWatch::Clock::now()).orders().stops();
+}
+
 // By which commands, and a launch that takes this one's place, find it.
 void Record(const LaunchedJob& job, const CoordinatorAddress& address,
             int64_t start, pid_t mpirun, const LaunchLog& log) {
@@ -175,8 +191,10 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     return 1;
   };
   int64_t furthest = 0, in_vain = 0;
+  std::string newest = NewestCheckpoint(job.folder);
   for (int64_t start = left ? left->record.start : 1;; ++start) {
     watch.Begin(start);
+    const int64_t stops = Stops(watch);
     absl::StatusOr<StartedRanks> ranks;
     if (left.has_value() && start == left->record.start) {
       ranks = left->ranks;
@@ -211,24 +229,40 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     const bool worth =
         end.lost || (!watch.AnyFailedForGood() &&
                      (watch.last_step() > 0 || end.status > kSignalled));
-    if (end.status == 0 || end.asked || !worth) return end.status;
-    in_vain = watch.last_step() > furthest ? 1 : in_vain + 1;
+    // Ranks that are lost while they carry out a stop are not to begin anew.
+    if (end.status == 0 || end.asked || !worth || Stops(watch) > stops) {
+      return end.status;
+    }
+    // A newer checkpoint is progress, too: the next start goes on from there.
+    const std::string newest_now = NewestCheckpoint(job.folder);
+    in_vain =
+        watch.last_step() > furthest || newest_now > newest ? 1 : in_vain + 1;
     furthest = std::max(furthest, watch.last_step());
+    newest = std::max(newest, newest_now);
     if (in_vain > job.restarts) return end.status;
-    log.Say(
-        fmt::format("ranks were lost after step {}; starts again from the "
-                    "newest checkpoint (attempt {} of {} without a new step)",
-                    watch.last_step(), in_vain, job.restarts));
-    // Asking hosts takes minutes where none answers; who wants the end does not
-    // wait for that.
+    const Timeouts::Duration pause = job.timeouts.before_start(in_vain);
+    log.Say(fmt::format(
+        "ranks were lost after step {}; starts again from the newest "
+        "checkpoint{} (attempt {} of {} without a new step)",
+        watch.last_step(),
+        pause.count() > 0 ? fmt::format(" in {} s", pause / 1.0s) : "", in_vain,
+        job.restarts));
+    // Pauses and asking hosts take minutes where nothing goes right; who wants
+    // the end does not wait for that.
     int asked = 0;
     const auto given_up = [&] {
       for (int next = SIGCHLD; asked == 0 && next != 0;) {
         next = signals.Next(std::chrono::milliseconds(0));
         if (next != SIGCHLD) asked = next;
       }
+      // No rank is there to carry that out.
+      if (asked == 0 && Stops(watch) > stops) asked = SIGTERM;
       return asked != 0;
     };
+    const auto over = JobWatch::Clock::now() + pause;
+    while (JobWatch::Clock::now() < over && !given_up()) {
+      std::this_thread::sleep_for(kBetweenLooks);
+    }
     const absl::Status goes_on = LeaveOutLost(job, log, given_up);
     if (given_up()) {
       log.Say("ends as it was told to, while no rank runs");

@@ -41,7 +41,8 @@ struct LaunchedJob {
   // Texts that travel with it, by path.
   std::map<std::string, std::string> files;
   Timeouts timeouts;
-  // Starts in a row that brought no new step.
+  // Starts in a row that brought neither a new step nor a newer checkpoint;
+  // Timeouts::before_start says what lies between them.
   int64_t restarts = 0;
 };
 

