@@ -1,6 +1,7 @@
 #include "tools/hosts.h"
 
 #include <fcntl.h>
+#include <netdb.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,6 +45,15 @@ bool NamesHost(const std::string& text) {
            return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' ||
                   c == '@';
          });
+}
+
+// Whether the system knows what the name stands for.
+bool IsKnown(const Host& host) {
+  const std::string name = host.name.substr(host.name.rfind('@') + 1);
+  addrinfo* found = nullptr;
+  if (getaddrinfo(name.c_str(), nullptr, nullptr, &found) != 0) return false;
+  freeaddrinfo(found);
+  return true;
 }
 
 // An mpirun that runs `true` on one host; what it says comes through a pipe.
@@ -212,6 +222,20 @@ std::vector<std::pair<std::string, std::string>> FindUnreachable(
               patience, given_up, unreachable);
   }
   return unreachable;
+}
+
+absl::Status CheckNames(const std::vector<Host>& hosts,
+                        std::chrono::seconds patience) {
+  // One that is not known may have taken the system long: it is enough.
+  if (std::all_of(hosts.begin(), hosts.end(), IsKnown)) return absl::OkStatus();
+  for (const auto& [name, reason] : FindUnreachable(hosts, patience)) {
+    if (IsKnown({.name = name})) continue;
+    return NotFound(
+        "host {}: found no machine of that name ({}), expected one that `ssh "
+        "{} true` reaches",
+        name, reason, name);
+  }
+  return absl::OkStatus();
 }
 
 Machines WithoutLost(const Machines& machines,

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace trireme {
@@ -37,6 +38,12 @@ int64_t RanksOn(const std::vector<Host>& hosts);
 std::vector<std::pair<std::string, std::string>> FindUnreachable(
     const std::vector<Host>& hosts, std::chrono::seconds patience,
     const std::function<bool()>& given_up = [] { return false; });
+
+// Ok where the system knows every name, or mpirun's agent does, which may have
+// its own (ssh's aliases): where the system does not know one, all are tried as
+// above. Errors: NotFound, with what the agent says.
+absl::Status CheckNames(const std::vector<Host>& hosts,
+                        std::chrono::seconds patience);
 
 // Machines in use, in the order of their ranks, and those that wait.
 struct Machines {

@@ -137,6 +137,24 @@ TEST(HostsTest, WhoAnsweredInTimeIsReachableHoweverLateItIsHeard) {
   EXPECT_THAT(unreachable[0].second, HasSubstr("no answer within 3 s"));
 }
 
+// Ranks that cannot be started anywhere would be waited for, for minutes.
+TEST(HostsTest, AMisspeltNameIsNamedAtOnce) {
+  const FakeMpirun mpirun(
+      "echo $4 >> asked\n"
+      "case $4 in mis*) echo Could not resolve hostname; exit 255;; esac\n");
+  const std::chrono::seconds patience(60);
+  EXPECT_TRUE(CheckNames(Hosts("127.0.0.1:1,me@127.0.0.2:1"), patience).ok());
+  EXPECT_FALSE(std::filesystem::exists(mpirun.folder() + "/asked"));
+  // As an alias that only ssh knows.
+  EXPECT_TRUE(CheckNames(Hosts("127.0.0.1:1,alias.invalid:1"), patience).ok());
+  const absl::Status status = CheckNames(
+      Hosts("127.0.0.1:1,alias.invalid:1,misspelt.invalid:1"), patience);
+  EXPECT_TRUE(absl::IsNotFound(status));
+  EXPECT_THAT(MessageOf(status),
+              HasSubstr("host misspelt.invalid: found no machine of that name "
+                        "(Could not resolve hostname)"));
+}
+
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {
   const auto first = [](int64_t ranks) {
     return HostsText(FirstRanks(Hosts("a:4,b:4"), ranks));

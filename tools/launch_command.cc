@@ -430,6 +430,12 @@ int Run(const ParsedCommand& arguments, int, char**) {
   if (arguments.Has("dry_run")) {
     return PrintDryRun(arguments, *launch, *start, *self);
   }
+  std::vector<Host> named = job.machines.hosts;
+  named.insert(named.end(), job.machines.spares.begin(),
+               job.machines.spares.end());
+  const absl::Status known = CheckNames(
+      named, 2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe));
+  if (!known.ok()) return Fail(kName, known);
   JobWatch watch(job.folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
   const SignalQueue signals;
