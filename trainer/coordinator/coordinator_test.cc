@@ -340,7 +340,7 @@ TEST(LaunchRecordTest, OnlyItsOwnerReadsTheToken) {
   RemoveLaunchRecord(record.address, run);
   EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
               HasSubstr("expected a run's folder"));
-  std::ofstream(run + "/job.textproto") << "";
+  std::ofstream(run + "/metrics.jsonl") << "";
   EXPECT_THAT(MessageOf(ReadLaunchRecord(run).status()),
               HasSubstr("no launch of it is running"));
 }

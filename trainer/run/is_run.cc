@@ -18,10 +18,12 @@ namespace fs = std::filesystem;
 // So many are named.
 constexpr size_t kMostNamed = 5;
 
+// A job.textproto alone is what people write themselves.
 bool IsRun(const std::string& path) {
   const RunFolder run(path);
   std::error_code error;
-  return fs::exists(run.job(), error) || fs::exists(run.metrics(), error);
+  return fs::exists(run.checkpoints(), error) ||
+         fs::exists(run.metrics(), error);
 }
 
 }  // namespace
@@ -46,7 +48,7 @@ absl::Status CheckIsRun(const std::string& path) {
   }
   if (inside.empty()) {
     return FailedPrecondition(
-        "{}: found neither job.textproto nor metrics.jsonl in it, expected a "
+        "{}: found neither checkpoints nor metrics.jsonl in it, expected a "
         "run's folder",
         path);
   }

@@ -9,7 +9,7 @@
 
 namespace trireme {
 
-// Ok of a folder with a job or metrics in it. Errors: FailedPrecondition, which
+// Ok of a folder with checkpoints or metrics in it. Errors: FailedPrecondition, which
 // says what is there in its place, and of a folder of runs which those are.
 absl::Status CheckIsRun(const std::string& path);
 

@@ -17,7 +17,7 @@ class IsRunTest : public testing::Test {
  protected:
   void SetUp() override {
     std::filesystem::remove_all(root_);
-    std::filesystem::create_directories(root_ + "/runs/clothes");
+    std::filesystem::create_directories(root_ + "/runs/clothes/checkpoints");
     ASSERT_TRUE(
         WriteFileAtomically(root_ + "/runs/clothes/job.textproto", "").ok());
   }
@@ -29,7 +29,7 @@ class IsRunTest : public testing::Test {
   const std::string root_ = testing::TempDir() + "/is_run_test";
 };
 
-TEST_F(IsRunTest, AFolderWithAJobIsOne) {
+TEST_F(IsRunTest, AFolderOfARunThatBeganIsOne) {
   EXPECT_TRUE(CheckIsRun(root_ + "/runs/clothes").ok());
   EXPECT_TRUE(CheckIsRun(root_ + "/runs/clothes/").ok());
 }
@@ -38,7 +38,10 @@ TEST_F(IsRunTest, WhatIsNoneIsCalledWhatItIs) {
   EXPECT_THAT(Error("/nowhere"), HasSubstr("no such folder"));
   EXPECT_THAT(Error("/runs/clothes/job.textproto"), HasSubstr("found a file"));
   std::filesystem::create_directories(root_ + "/empty");
-  EXPECT_THAT(Error("/empty"), HasSubstr("neither job.textproto"));
+  EXPECT_THAT(Error("/empty"), HasSubstr("neither checkpoints"));
+  // One's own, as with `--out .`.
+  ASSERT_TRUE(WriteFileAtomically(root_ + "/empty/job.textproto", "").ok());
+  EXPECT_THAT(Error("/empty"), HasSubstr("neither checkpoints"));
 }
 
 TEST_F(IsRunTest, AFolderOfRunsNamesThem) {
