@@ -38,6 +38,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "tools/size_option.h"
 #include "trainer/memory_limit.h"
 #include "trainer/run/shape_latents.h"
@@ -442,7 +443,7 @@ absl::Status CheckOptions(const ParsedCommand& arguments) {
 }
 
 int RunOnLatents(const ParsedCommand& arguments, int argc, char** argv) {
-  const auto world = MpiWorld::Create(&argc, &argv, MpiWorldOptions());
+  const auto world = JoinWorld(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
   UseThreadsOf((*world)->processor_share());
   const absl::Status status = WriteLatents(arguments, **world);

@@ -21,6 +21,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "trainer/forward/forward.h"
 #include "trainer/forward/forward_autoencoder.h"
 #include "trainer/job_file.h"
@@ -104,7 +105,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   auto parsed = OptionsOf(arguments);
   if (!parsed.ok()) return Fail(kName, parsed.status());
   ForwardOptions& options = parsed->options;
-  const auto world = MpiWorld::Create(&argc, &argv, MpiWorldOptions());
+  const auto world = JoinWorld(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
   const int64_t size = (*world)->world_size();
   if (size == 1 && IsAutoencoderFolder(options.model)) {

@@ -13,6 +13,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "tools/size_option.h"
 #include "trainer/run/is_run.h"
 #include "trainer/run/run_folder.h"
@@ -145,7 +146,7 @@ absl::StatusOr<DrawOptions> OptionsOf(const ParsedCommand& arguments) {
 int Run(const ParsedCommand& arguments, int argc, char** argv) {
   auto options = OptionsOf(arguments);
   if (!options.ok()) return Fail(kName, options.status());
-  const auto world = MpiWorld::Create(&argc, &argv, MpiWorldOptions());
+  const auto world = JoinWorld(&argc, &argv);
   if (!world.ok()) return Fail(kName, world.status());
   UseThreadsOf((*world)->processor_share());
   options->local_ranks = (*world)->processor_share().ranks;

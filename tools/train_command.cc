@@ -24,6 +24,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "tools/training_options.h"
 #include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
@@ -185,15 +186,13 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
     std::fflush(stdout);
     return run->fits.ok() ? 0 : Fail(kName, locate(run->fits));
   }
-  const absl::Status ranks = CheckTasksAreRanks();
-  if (!ranks.ok()) return Fail(kName, ranks);
   MpiWorldOptions world_options;
   world_options.deadline =
       arguments.Has("check")
           ? Timeouts().check
           : std::chrono::milliseconds(static_cast<int64_t>(
                 options->job.communication_deadline_s() * 1000));
-  const auto world = MpiWorld::Create(&argc, &argv, world_options);
+  const auto world = JoinWorld(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
   const absl::StatusOr<ComputeDevice> device =
       DeviceOf(arguments, (*world)->local_rank(), (*world)->local_size());

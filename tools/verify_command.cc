@@ -27,6 +27,7 @@
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
+#include "tools/run_as_rank.h"
 #include "trainer/batches.h"
 #include "trainer/job.h"
 #include "trainer/job_file.h"
@@ -321,7 +322,7 @@ int Run(const ParsedCommand& arguments, int argc, char** argv) {
   if (v.max_ranks > 0) return RunMatrix(v, source);
   MpiWorldOptions world_options;
   world_options.deadline = DeadlineOf(v.job);
-  const auto world = MpiWorld::Create(&argc, &argv, world_options);
+  const auto world = JoinWorld(&argc, &argv, world_options);
   if (!world.ok()) return Fail(kName, world.status());
   const int64_t world_size = (*world)->world_size();
   if (world_size > 1 && world_size != NumRanks(v.plan)) {

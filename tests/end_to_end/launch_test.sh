@@ -149,6 +149,8 @@ PATH=$work/bin:$PATH SLURM_JOB_ID=7 SLURM_NTASKS=2 SLURM_RESTART_COUNT=1 \
 expect_in batch.txt "nothing to do: all 14 steps are done"
 expect_error "found 2 tasks of srun that do not know of one another" \
   env SLURM_STEP_NUM_TASKS=2 "$trireme" train job.textproto
+expect_error "found 2 tasks of srun" \
+  env SLURM_STEP_NUM_TASKS=2 "$trireme" sample runs/batch --out drawn.png
 expect_error "sbatch failed" env PATH=/usr/bin:/bin "$trireme" launch \
   job.textproto --slurm --ranks 2
 
