@@ -21,8 +21,9 @@ class MetricsLog {
  public:
   // Opens the file for steps after `last_step`: lines of later steps (of a run
   // that went further than the checkpoint it resumes from), and a last line
-  // cut short by a crash, are dropped, so that each step appears once. A file
-  // that cannot be read is an error, and stays as it is.
+  // cut short by a crash, are dropped, so that each step appears once; what
+  // stands before them is not read. A file that cannot be read is an error, and
+  // stays as it is.
   static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(
       const std::string& path, int64_t last_step);
 

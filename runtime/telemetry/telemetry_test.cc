@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/file.h"
@@ -140,6 +141,40 @@ TEST(MetricsLogTest, ResumeDropsLaterAndBrokenLines) {
   ASSERT_TRUE(entries.ok());
   ASSERT_EQ(entries->size(), 4u);
   EXPECT_EQ((*entries)[3]["loss"], 0.25);
+}
+
+// A run of tens of millions of steps goes on, and at once.
+TEST(MetricsLogTest, AFileOfAnySizeIsResumed) {
+  const std::string path = TempPath("large.jsonl");
+  std::ofstream(path) << "{\"step\": 1}\n";
+  const int64_t large = int64_t{5} << 30;  // A hole.
+  std::filesystem::resize_file(path, large);
+  std::ofstream(path, std::ios::app)
+      << "\n{\"step\": 7}\n{\"step\": 8}\n{\"step\": 9}\n{\"st";
+  ASSERT_TRUE(MetricsLog::Open(path, 8).ok());
+  EXPECT_EQ(std::filesystem::file_size(path), large + 1 + 2 * 12);
+  const absl::Status none = MetricsLog::Open(path, 5).status();
+  EXPECT_THAT(std::string(none.message()),
+              testing::HasSubstr("a line of more"));
+  EXPECT_EQ(std::filesystem::file_size(path), large + 1 + 2 * 12);
+  std::filesystem::remove(path);
+}
+
+// Lines reach across the blocks in which the file is read.
+TEST(MetricsLogTest, ResumeFindsAStepFarFromTheEnd) {
+  const std::string path = TempPath("long_lines.jsonl");
+  std::string content;
+  size_t kept = 0;
+  for (int step = 1; step <= 30; ++step) {
+    content += fmt::format("{{\"step\": {}, \"text\": \"{}\"}}\n", step,
+                           std::string(300'000 + 1'000 * step, 'x'));
+    if (step == 4) kept = content.size();
+  }
+  std::ofstream(path) << content;
+  ASSERT_TRUE(MetricsLog::Open(path, 4).ok());
+  EXPECT_TRUE(ReadFile(path, 1 << 30).value() == content.substr(0, kept));
+  ASSERT_TRUE(MetricsLog::Open(path, 0).ok());
+  EXPECT_EQ(std::filesystem::file_size(path), 0u);
 }
 
 // A disk that is full for a while costs no line and no run.
