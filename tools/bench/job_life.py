@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
 """What a job's life costs its steps, by ratio within one run.
 
-  job_life.py connections TRIREME JOB [--clients 1000] [--windows 20]
-              [--window_s 10] [--ranks N] [--set F=V ...]
-  job_life.py saves TRIREME JOB [--every 16] [--saves 10] [--ranks N]
+  job_life.py connections TRIREME JOB [--clients 1000] [--windows 120]
+              [--window_s 2] [--ranks N] [--set F=V ...]
+  job_life.py saves TRIREME JOB [--every 16] [--saves 40] [--ranks N]
               [--set F=V ...]
 
 connections: windows without and with so many connections of strangers to the
 coordinator (strangers.py) take turns; each window with them is held against
 those before and after it. The strangers' own work is on this machine too, and
-in the ratio.
+in the ratio. Many short windows say more than few long ones: what else happens
+on the machine falls on neighbours alike.
 
 saves: every so many steps there is a checkpoint. What a save costs is what the
 first half of the steps after it take longer than as many of the median step of
 the second half, by when it must have come to its end.
+
+Of both the median of many ratios is what counts, with the interval in which it
+lies in 95 of 100 cases: one wider than a percent says that the machine did other
+work, or that the measurement was too short.
 
 Steps are told apart by when the run's TensorBoard file says that they ended.
 """
@@ -22,6 +27,7 @@ import argparse
 import contextlib
 import glob
 import json
+import math
 import os
 import pathlib
 import re
@@ -65,8 +71,19 @@ def ends_of_steps(events):
     return ends
 
 
-def quartiles(values):
-    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+def median_between(values):
+    """The median, and the bounds between which that of what the values are drawn
+    from lies in 95 of 100 cases, whatever its distribution: by how likely so few
+    of them are below it (the sign test); of less than six, all that there are."""
+    ordered = sorted(values)
+    outside, below = 0, 0.0
+    while outside < len(ordered):
+        below += math.comb(len(ordered), outside) / 2 ** len(ordered)
+        if below > 0.025:
+            break
+        outside += 1
+    at = max(0, outside - 1)
+    return statistics.median(ordered), ordered[at], ordered[-1 - at]
 
 
 def compare_windows(ends, windows):
@@ -177,13 +194,13 @@ def measure_connections(options, folder):
         if run.process.poll() is not None:
             raise SystemExit(f"the run ended:\n{run.printed()}")
         medians, ratios = compare_windows(run.ends(), windows)
-    low, middle, high = quartiles(ratios)
+    middle, low, high = median_between(ratios)
     of_launch = {held: seconds / sum(window[2] == held for window in windows)
                  for held, seconds in processor[run].items()}
     print(f"step: {medians[False]:.4f} s without, {medians[True]:.4f} s with "
           f"{most} connections at once ({siege.connected} made, "
           f"{siege.refused} of them refused by name)")
-    print(f"ratio: {middle:.4f} (quartiles {low:.4f}, {high:.4f}; "
+    print(f"ratio: {middle:.4f} ({low:.4f} to {high:.4f}; "
           f"{len(ratios)} windows)")
     print(f"launch: {100 * of_launch[False]:.2f} % of a processor without, "
           f"{100 * of_launch[True]:.2f} % with; the strangers themselves "
@@ -211,15 +228,16 @@ def measure_saves(options, folder):
                (run.folder / f"checkpoints/step_{options.every:08}").iterdir())
     costs = costs_of_saves(ends, options.every)
     step = statistics.median(quiet for _, quiet in costs)
-    low, middle, high = quartiles([cost / quiet for cost, quiet in costs])
+    middle, low, high = median_between([cost / quiet for cost, quiet in costs])
     saves, waited = re.search(
         r"saved  (\d+) times.*; training waited ([0-9.e+-]+) s",
         run.printed()).groups()
     copied = float(waited) / (int(saves) - 1)
     print(f"step: {step:.4f} s; checkpoint: {size / 1e6:.1f} MB")
-    print(f"a save costs {100 * middle:.1f} % of a step (quartiles "
-          f"{100 * low:.1f}, {100 * high:.1f}; {len(costs)} saves), of which "
-          f"training waits {100 * copied / step:.1f} % ({copied:.4f} s)")
+    print(f"training waits {100 * copied / step:.2f} % of a step for a save "
+          f"({copied:.4f} s)")
+    print(f"a save costs {100 * middle:.1f} % of a step in all "
+          f"({100 * low:.1f} to {100 * high:.1f}; {len(costs)} saves)")
     print(f"that is {100 * middle / options.every:.2f} % of training with a "
           f"save every {options.every} steps")
 
@@ -233,10 +251,10 @@ def main():
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--windows", type=int, default=20)
-    parser.add_argument("--window_s", type=float, default=10)
+    parser.add_argument("--windows", type=int, default=120)
+    parser.add_argument("--window_s", type=float, default=2)
     parser.add_argument("--every", type=int, default=16)
-    parser.add_argument("--saves", type=int, default=10)
+    parser.add_argument("--saves", type=int, default=40)
     options = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trireme."))
     try:

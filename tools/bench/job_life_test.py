@@ -30,6 +30,17 @@ class StepsTest(unittest.TestCase):
         self.assertEqual(job_life.ends_of_steps(events), {1: 2.5, 300: 3.0})
 
 
+class MedianTest(unittest.TestCase):
+
+    def test_bounds_are_those_of_the_sign_test(self):
+        # Tables of it: of 10 values the second and ninth, of 60 the 22nd and
+        # 39th, counted from one.
+        self.assertEqual(job_life.median_between(range(1, 11)), (5.5, 2, 9))
+        self.assertEqual(job_life.median_between(range(60, 0, -1)),
+                         (30.5, 22, 39))
+        self.assertEqual(job_life.median_between([3, 1, 2]), (2, 1, 3))
+
+
 class ConnectionsTest(unittest.TestCase):
 
     def test_a_window_is_held_against_its_neighbours(self):
