@@ -15,6 +15,8 @@
 #include "fmt/format.h"
 #include "gtest/gtest.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
+#include "runtime/checkpoint/checksum.h"
+#include "runtime/comm/control.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
@@ -237,6 +239,35 @@ TEST_F(MemoryCopiesTest, WhatIsDamagedComesFromThePeer) {
   Train(FourRanks(), hosts, 4, {});
   EXPECT_EQ(started_after_, 2);
   EXPECT_EQ(Weights(), weights);
+}
+
+// Without them one thread compares the whole file, at each start from then on.
+TEST_F(MemoryCopiesTest, WhatComesFromAPeerKeepsTheHashesOfItsPieces) {
+  const std::string name = "model.safetensors";
+  const std::string content(kChecksumPieceBytes + 5, 'w');
+  Checksum checksum;
+  checksum.Update(content);
+  const CheckpointFile written = checksum.Result();
+  ASSERT_EQ(written.pieces.size(), 32u);
+  const Hosts hosts = {"a", "b"};
+  RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {
+    const auto world = factory.Create(std::vector<int>{0, 1}, "world");
+    Control control(*world);
+    MemoryCopies copies(factory, control, OptionsOn(hosts[rank]));
+    CHECK_OK(copies.Begin(control));
+    if (rank == 0) {
+      auto writer = CheckpointWriter::Create(copies.folder(), 3).value();
+      CHECK_OK(WriteFileAtomically(writer->PathOf(name), content));
+      writer->Add(name, written);
+      CHECK_OK(writer->Commit({SetMetadata({{name, written}})}, 24));
+    }
+    CHECK_OK(control.Agree(absl::OkStatus(), "a copy is written"));
+    auto copy = copies.FindNewest(control, /*at_least=*/0).value();
+    CHECK(copy.has_value());
+    CHECK_OK(copies.Bring(control, *copy, {name}));
+    const Manifest manifest = ReadManifest(copies.PathOf(3)).value();
+    EXPECT_EQ(manifest.files.at(name).pieces, written.pieces) << hosts[rank];
+  });
 }
 
 TEST_F(MemoryCopiesTest, OneServesWhereWhatIsNewerOnDiskIsDamaged) {

@@ -49,12 +49,13 @@ std::optional<CheckpointFiles> ParseSet(const std::string& text) {
   CheckpointFiles files;
   for (const auto& [name, file] : list.items()) {
     if (name.find('/') != std::string::npos || !file.is_array() ||
-        file.size() != 2 || !file[0].is_number_unsigned() ||
-        !file[1].is_string()) {
+        file.size() != 3 || !file[0].is_number_unsigned() ||
+        !file[1].is_string() || !file[2].is_string()) {
       return std::nullopt;
     }
     files[name] = {.bytes = file[0].get<int64_t>(),
-                   .xxh64 = file[1].get<std::string>()};
+                   .xxh64 = file[1].get<std::string>(),
+                   .pieces = file[2].get<std::string>()};
   }
   return files;
 }
@@ -70,7 +71,9 @@ struct Candidate {
 
 std::pair<std::string, std::string> SetMetadata(const CheckpointFiles& files) {
   Json list = Json::object();
-  for (const auto& [name, file] : files) list[name] = {file.bytes, file.xxh64};
+  for (const auto& [name, file] : files) {
+    list[name] = {file.bytes, file.xxh64, file.pieces};
+  }
   return {kSetKey, list.dump()};
 }
 
