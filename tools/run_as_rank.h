@@ -20,8 +20,8 @@ absl::StatusOr<std::unique_ptr<MpiWorld>> JoinWorld(
     int* argc, char*** argv, const MpiWorldOptions& options = {});
 
 // Of commands whose ranks all compute the same thing together: joins the world,
-// computes with the rank's share of the processors, and does `work`. The exit status; an
-// error of one rank is printed and ends all.
+// computes with the rank's share of the processors, and does `work`. The exit
+// status; an error of one rank is printed and ends all.
 int RunAsRank(std::string_view command, int argc, char** argv,
               absl::FunctionRef<absl::Status(MpiWorld&)> work);
 

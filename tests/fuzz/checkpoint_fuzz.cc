@@ -24,9 +24,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       folder.Write("stored/model.index.json", input);
       (void)StoredTensors::Open(folder.path() + "/stored/model.safetensors");
       break;
-    case 2:
-      (void)ReadMetrics(folder.Write("metrics.jsonl", input));
+    case 2: {
+      const std::string path = folder.Write("metrics.jsonl", input);
+      (void)ReadMetrics(path);
+      (void)MetricsLog::Open(path, /*last_step=*/3);
       break;
+    }
     default:
       folder.Write("coordinator.json", input);
       (void)ReadLaunchRecord(folder.path());

@@ -9,8 +9,9 @@
 
 namespace trireme {
 
-// Ok of a folder with checkpoints or metrics in it. Errors: FailedPrecondition, which
-// says what is there in its place, and of a folder of runs which those are.
+// Ok of a folder with checkpoints or metrics in it. Errors: FailedPrecondition,
+// which says what is there in its place, and of a folder of runs which those
+// are.
 absl::Status CheckIsRun(const std::string& path);
 
 }  // namespace trireme
