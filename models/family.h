@@ -56,6 +56,9 @@ struct ChunkRequest {
   std::optional<bool> head;
   BlockRecompute recompute;
   bool sequence_parallel = false;
+  // The pipeline rank of each of the model's blocks (BlockRanks), by which
+  // skips stay where they are read; empty: all cross with x.
+  std::vector<int32_t> block_ranks;
   // 0: the whole local batch, whatever its size.
   int64_t microbatch_size = 1;
   // Number of the local batch's first microbatch.

@@ -20,6 +20,13 @@ struct BoundarySpec {
   // The same on both sides of a hop between stages (x whole over tp;
   // conditioning Replicate, its gradient still a part of a sum).
   AxisStates states;
+  // The block that made it, where one further on than the next reads it: a
+  // skip; else -1. No two of a microbatch have the same.
+  int64_t skip_of = -1;
+  // Of a skip at the end of a chunk: the rank that made it also reads it, and
+  // it waits there for the chunk that does, while stages between the two run
+  // elsewhere (staying_skips.h).
+  bool stays = false;
 };
 
 class Chunk {

@@ -383,12 +383,21 @@ StoredUnit Executor::UnitAfter(size_t index) const {
   return {};
 }
 
+std::vector<BoundarySpec> Executor::Crossing(const Instruction& instruction,
+                                             Payload payload,
+                                             bool incoming) const {
+  const Chunk& chunk = *chunks_[instruction.chunk].chunk;
+  const bool begin = incoming == (payload == Payload::kActivation);
+  return chunk.Boundary(begin ? 0 : chunk.num_units());
+}
+
 std::vector<Tensor> Executor::Await(Payload payload,
                                     const Instruction& instruction,
                                     StepLedger& ledger) {
   std::vector<Tensor> tensors;
   if (auto arrival =
-          messages_.Take(payload, instruction.microbatch, instruction.chunk)) {
+          messages_.Take(payload, instruction.microbatch, instruction.chunk,
+                         Crossing(instruction, payload, /*incoming=*/true))) {
     ledger.Measure(StepCause::kMessages, 0, [&] {
       for (Event& event : arrival->events) event.Wait();
     });
@@ -429,7 +438,10 @@ void Executor::Forward(size_t index, const StepOptions& options,
   AddLosses(pass.losses());
   AddCounts(pass.counts());
   if (!outputs.empty()) {
-    messages_.Deliver(instruction, Payload::kActivation, std::move(outputs));
+    messages_.Deliver(
+        instruction, Payload::kActivation,
+        Crossing(instruction, Payload::kActivation, /*incoming=*/false),
+        std::move(outputs));
   }
 }
 
@@ -447,7 +459,10 @@ void Executor::Backward(size_t index, Tape::WeightGradients weight_gradients,
   if (units.begin > 0) return;
   std::vector<Tensor> gradients = pass.LeaveBackward();
   if (!gradients.empty()) {
-    messages_.Deliver(instruction, Payload::kGradient, std::move(gradients));
+    messages_.Deliver(
+        instruction, Payload::kGradient,
+        Crossing(instruction, Payload::kGradient, /*incoming=*/false),
+        std::move(gradients));
   }
   if (weight_gradients == Tape::WeightGradients::kImmediate) {
     passes_.erase(key);
@@ -461,11 +476,8 @@ void Executor::BackwardWeight(const Instruction& instruction) {
 }
 
 void Executor::Receive(const Instruction& instruction) {
-  const Chunk& chunk = *chunks_[instruction.chunk].chunk;
-  messages_.Receive(instruction,
-                    chunk.Boundary(instruction.payload == Payload::kActivation
-                                       ? 0
-                                       : chunk.num_units()));
+  messages_.Receive(instruction, Crossing(instruction, instruction.payload,
+                                          /*incoming=*/true));
 }
 
 void Executor::ClipGradients(const StepOptions& options, StepLedger& ledger) {

@@ -153,9 +153,9 @@ class Executor {
   std::vector<int> BucketsOf(const Instruction& instruction) const;
   // Has the instruction's stream, or the host, wait for what it depends on.
   void AwaitDependencies(const Instruction& instruction, StepLedger& ledger);
-  // Runs an instruction on its stream.
   // The compute stream, if its work is not done as it is given.
   Stream* StreamBehindHost() const;
+  // Runs an instruction on its stream.
   void Issue(size_t index, const StepOptions& options, StepLedger& ledger,
              std::optional<StepTrace>& trace);
   void Run(size_t index, const StepOptions& options, StepLedger& ledger);
@@ -177,6 +177,9 @@ class Executor {
   // What is left to be done with the last step's gradients of a bucket, which
   // then is whole again where ranks share it.
   void UseLeft(const ExecutorChunk& chunk, int bucket);
+  // What comes to or leaves the instruction's chunk with that payload.
+  std::vector<BoundarySpec> Crossing(const Instruction& instruction,
+                                     Payload payload, bool incoming) const;
   // What came for a pass, once it is there; empty where nothing was to come.
   std::vector<Tensor> Await(Payload payload, const Instruction& instruction,
                             StepLedger& ledger);

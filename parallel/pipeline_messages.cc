@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "parallel/communicators.h"
+#include "parallel/staying_skips.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -33,8 +34,14 @@ PipelineMessages::PipelineMessages(ParallelContext& context,
 }
 
 void PipelineMessages::Deliver(const Instruction& instruction, Payload payload,
+                               const std::vector<BoundarySpec>& specs,
                                std::vector<Tensor> tensors) {
   const Key key(payload, instruction.microbatch, instruction.chunk);
+  if (std::any_of(specs.begin(), specs.end(),
+                  [](const BoundarySpec& spec) { return spec.stays; })) {
+    tensors = LeaveStaying(specs, std::move(tensors),
+                           staying_[{payload, instruction.microbatch}]);
+  }
   if (sent_.contains(key)) {
     outgoing_.emplace(key, std::move(tensors));
     return;
@@ -72,7 +79,7 @@ void PipelineMessages::Receive(const Instruction& instruction,
       context_.communicators().PipelineReceive(instruction.peer);
   Arrival arrival;
   const int tag = MessageTag(program_, instruction);
-  for (const BoundarySpec& spec : specs) {
+  for (const BoundarySpec& spec : Travelling(specs)) {
     Tensor tensor =
         Tensor::Empty(context_.device(), spec.shape, spec.dtype,
                       MemoryCategory::kActivations, "received activation");
@@ -85,11 +92,17 @@ void PipelineMessages::Receive(const Instruction& instruction,
       std::move(arrival));
 }
 
-std::optional<PipelineMessages::Arrival> PipelineMessages::Take(Payload payload,
-                                                                int microbatch,
-                                                                int chunk) {
+std::optional<PipelineMessages::Arrival> PipelineMessages::Take(
+    Payload payload, int microbatch, int chunk,
+    const std::vector<BoundarySpec>& specs) {
   auto arrival = arrived_.extract(Key(payload, microbatch, chunk));
   if (arrival.empty()) return std::nullopt;
+  const auto staying = staying_.find({payload, microbatch});
+  if (staying != staying_.end()) {
+    std::vector<Tensor>& tensors = arrival.mapped().tensors;
+    tensors = JoinStaying(specs, std::move(tensors), staying->second);
+    if (staying->second.empty()) staying_.erase(staying);
+  }
   return std::move(arrival.mapped());
 }
 

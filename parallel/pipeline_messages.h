@@ -5,10 +5,12 @@
 #ifndef TRIREME_PARALLEL_PIPELINE_MESSAGES_H_
 #define TRIREME_PARALLEL_PIPELINE_MESSAGES_H_
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "parallel/chunk.h"
@@ -30,16 +32,20 @@ class PipelineMessages {
   PipelineMessages(ParallelContext& context, const Program& program,
                    int pipeline_rank);
 
-  // Hands what the pass `instruction` made to its Send, or to the next stage on
-  // this rank.
+  // Hands what the pass `instruction` made, tensors of `specs`, to its Send, or
+  // to the next stage on this rank. Skips that stay wait for whoever reads
+  // them.
   void Deliver(const Instruction& instruction, Payload payload,
+               const std::vector<BoundarySpec>& specs,
                std::vector<Tensor> tensors);
   void Send(const Instruction& instruction);
-  // Tensors of `specs`, the Send's on the other side.
+  // Tensors of `specs` but for skips that stay, the Send's on the other side.
   void Receive(const Instruction& instruction,
                const std::vector<BoundarySpec>& specs);
-  // What came for a pass of the chunk; none where nothing was to come.
-  std::optional<Arrival> Take(Payload payload, int microbatch, int chunk);
+  // What came for a pass of the chunk, tensors of `specs` with the skips that
+  // have stayed; none where nothing was to come.
+  std::optional<Arrival> Take(Payload payload, int microbatch, int chunk,
+                              const std::vector<BoundarySpec>& specs);
 
   // Sends that are over, of those that a computation has run behind.
   void ReleaseCompletedSends();
@@ -65,6 +71,8 @@ class PipelineMessages {
   std::vector<Departure> sends_;
   // What has not been taken yet.
   std::map<Key, Arrival> arrived_;
+  // Of each microbatch, by the block that made it.
+  std::map<std::pair<Payload, int>, std::map<int64_t, Tensor>> staying_;
 };
 
 }  // namespace trireme

@@ -82,8 +82,9 @@ class DryChunk {
     AllResident store;
     Chunk& chunk = *model_.part().chunk;
     for (const BoundarySpec& spec : chunk.Boundary(0)) {
-      figures_.memory.message_bytes +=
-          spec.shape.num_elements() * DTypeSize(spec.dtype);
+      const int64_t bytes = spec.shape.num_elements() * DTypeSize(spec.dtype);
+      figures_.memory.message_bytes += bytes;
+      if (spec.skip_of >= 0) figures_.memory.skip_bytes = bytes;
     }
     ChunkPass pass(model_.context(), chunk, store, /*microbatch=*/0);
     device_.stream().ListKernels(&figures_.forward);
@@ -197,7 +198,7 @@ ChunkFigures OnChord(ChunkFigures small, const ChunkFigures& large,
   for (int64_t PieceFigures::*const figure :
        {&PieceFigures::constant_bytes, &PieceFigures::activation_bytes,
         &PieceFigures::deferred_bytes, &PieceFigures::transient_bytes,
-        &PieceFigures::message_bytes}) {
+        &PieceFigures::message_bytes, &PieceFigures::skip_bytes}) {
     small.memory.*figure =
         Between(small.memory.*figure, large.memory.*figure, size);
   }

@@ -5,6 +5,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/partial/plan.h"
 #include "scheduler/plan/stage_ranks.h"
+#include "scheduler/schedules/block_ranks.h"
 #include "scheduler/schedules/schedule.h"
 #include "trainer/plan_translation.h"
 
@@ -63,10 +64,13 @@ absl::StatusOr<PlanLayout> LayOutPlan(const Plan& plan,
       layout.first_sample = 0;
     }
   }
+  std::vector<int32_t> block_ranks;
+  if (plan.chunks_per_rank() > 1) block_ranks = BlockRanks(plan);
   for (const int32_t stage : layout.stages) {
     layout.chunks.push_back({.blocks = BlocksOfStage(plan, stage),
                              .recompute = RecomputeOf(plan),
                              .sequence_parallel = plan.sequence_parallel(),
+                             .block_ranks = block_ranks,
                              .microbatch_size = plan.microbatch_size(),
                              .first_microbatch = first_microbatch});
     if (plan.has_skip()) layout.chunks.back().head = false;

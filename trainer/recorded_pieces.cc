@@ -27,6 +27,7 @@ PieceFigures Difference(const PieceFigures& a, const PieceFigures& b) {
           .deferred_bytes = a.deferred_bytes - b.deferred_bytes,
           .transient_bytes = a.transient_bytes,
           .message_bytes = a.message_bytes,
+          .skip_bytes = a.skip_bytes,
           .kernels = {},
           .collectives = {}};
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "parallel/staying_skips.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/program/program.h"
@@ -92,10 +93,11 @@ void StepSimulator::MeasureLinks() {
     measured[up] = measured[down] = true;
     if (own == below.rank) {
       const Chunk& sender = model_.chunk(below.chunk);
-      link_s_[up] = link_s_[down] =
-          SendAndReceive(above.rank, sender.Boundary(sender.num_units()));
+      link_s_[up] = link_s_[down] = SendAndReceive(
+          above.rank, Travelling(sender.Boundary(sender.num_units())));
     } else if (own == above.rank) {
-      ReceiveAndSend(below.rank, model_.chunk(above.chunk).Boundary(0));
+      ReceiveAndSend(below.rank,
+                     Travelling(model_.chunk(above.chunk).Boundary(0)));
     }
   }
   model_.context().communicators().control().Max(std::span(link_s_), "links");

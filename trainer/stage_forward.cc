@@ -1,8 +1,10 @@
 #include "trainer/stage_forward.h"
 
 #include <iterator>
+#include <map>
 #include <utility>
 
+#include "parallel/staying_skips.h"
 #include "runtime/core/log.h"
 
 namespace trireme {
@@ -22,13 +24,18 @@ StageForward::StageForward(LocalModel& model, const Plan& plan,
 std::vector<Tape::Loss> StageForward::Run(int64_t microbatch) {
   const int own = model_.grid().coordinate(Axis::kPipeline);
   std::vector<ShardedVariable> state;
+  std::map<int64_t, ShardedVariable> staying;
   for (size_t stage = 0; stage < stages_.size(); ++stage) {
     if (stages_[stage].rank != own) continue;
-    const int chunk = stages_[stage].chunk;
+    const int index = stages_[stage].chunk;
+    const Chunk& chunk = *model_.parts()[index].chunk;
     if (stage > 0 && stages_[stage - 1].rank != own) {
-      state = Receive(stages_[stage - 1].rank, *model_.parts()[chunk].chunk);
+      state = Receive(stages_[stage - 1].rank, chunk);
     }
-    state = RunChunk(chunk, microbatch, std::move(state));
+    state = JoinStaying(chunk.Boundary(0), std::move(state), staying);
+    state = RunChunk(index, microbatch, std::move(state));
+    state = LeaveStaying(chunk.Boundary(chunk.num_units()), std::move(state),
+                         staying);
     if (stage + 1 < stages_.size() && stages_[stage + 1].rank != own) {
       Send(stages_[stage + 1].rank, state);
       state.clear();
@@ -61,7 +68,7 @@ std::vector<ShardedVariable> StageForward::Receive(int from,
                                                    const Chunk& chunk) {
   Communicator& channel = model_.communicators().PipelineReceive(from);
   std::vector<ShardedVariable> state;
-  for (const BoundarySpec& spec : chunk.Boundary(0)) {
+  for (const BoundarySpec& spec : Travelling(chunk.Boundary(0))) {
     const Tensor tensor =
         Tensor::Empty(model_.device(), spec.shape, spec.dtype,
                       MemoryCategory::kActivations, "received activation");

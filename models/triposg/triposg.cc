@@ -1,5 +1,6 @@
 #include "models/triposg/triposg.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "parallel/transitions.h"
@@ -8,6 +9,7 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
+#include "scheduler/schedules/block_ranks.h"
 
 namespace trireme {
 namespace {
@@ -119,7 +121,20 @@ std::vector<BoundarySpec> TriposgPart::Boundary(int block, int64_t b) const {
   specs.push_back({{b, config_.condition.tokens(), config_.condition_width()},
                    dtype_,
                    layout_.TextStates()});
-  specs.insert(specs.end(), config_.skips_before(index), x);
+  const int64_t made = std::min(index, config_.half());
+  for (int64_t maker = 0; maker < made; ++maker) {
+    const int64_t reader = config_.ReaderOf(maker);
+    if (reader < index) break;
+    const bool stays = StaysOnRank(options_.block_ranks, maker, reader);
+    // Neither made nor read here, it waits on another rank.
+    if (stays && maker < options_.blocks.first &&
+        reader >= options_.blocks.end) {
+      continue;
+    }
+    specs.push_back(x);
+    specs.back().skip_of = maker;
+    specs.back().stays = stays;
+  }
   return specs;
 }
 

@@ -9,7 +9,8 @@
 // Nothing tells tokens apart but their channels, so that the time's place among
 // them is nobody's concern: here it is the last one, and padding follows it.
 //
-// What a later block reads is carried from stage to stage with x.
+// What a later block reads is carried from stage to stage with x, or stays on
+// its rank if that has both blocks (ChunkRequest::block_ranks).
 
 #ifndef TRIREME_MODELS_TRIPOSG_TRIPOSG_H_
 #define TRIREME_MODELS_TRIPOSG_TRIPOSG_H_
@@ -44,7 +45,7 @@ struct TriposgState {
   ShardedVariable x;          // [b, s, h], s this rank's tokens
   ShardedVariable condition;  // [b, n, condition_width]; none after the last
   // What blocks of the first half made and none has read yet, first made
-  // first.
+  // first; without what waits on other ranks.
   std::vector<ShardedVariable> skips;
 
   std::vector<ShardedVariable> ToTensors() &&;

@@ -34,6 +34,8 @@ struct TriposgConfig {
   // Blocks before the middle one, each of which one behind it reads.
   int64_t half() const { return layers / 2; }
   bool has_skip(int64_t block) const { return block > half(); }
+  // Which one reads the result of a block before the middle one.
+  int64_t ReaderOf(int64_t block) const { return 2 * half() - block; }
   // Results of earlier blocks that are carried into the block and read there or
   // later.
   int64_t skips_before(int64_t block) const {

@@ -55,6 +55,9 @@ class TriposgFamily final : public ModelFamily {
       return std::tuple(config_.has_skip(i), config_.skips_before(i),
                         config_.has_experts(i));
     });
+    for (int64_t i = 0; i < config_.half(); ++i) {
+      shape.skips.push_back({.made = i, .read = config_.ReaderOf(i)});
+    }
     return shape;
   }
 

@@ -4,6 +4,7 @@
 
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/plan/plan.h"
+#include "scheduler/schedules/block_ranks.h"
 
 namespace trireme {
 
@@ -76,14 +77,51 @@ std::vector<PlanCoster::StageBlocks> PlanCoster::DroppingBlocksOf(
                            : all);
 }
 
-const PieceFigures& PlanCoster::FirstBlockOf(int32_t stage) const {
+std::pair<int64_t, int64_t> PlanCoster::BlockRangeOf(int32_t stage) const {
   int64_t first = 0;
   for (int32_t before = 0; before < stage; ++before) {
     first += plan_.stages(before).blocks();
   }
+  return {first, first + plan_.stages(stage).blocks()};
+}
+
+const PieceFigures& PlanCoster::FirstBlockOf(int32_t stage) const {
   // A stage that only has the head receives what the last block gives.
-  first = std::min(first, model_.layers - 1);
+  const int64_t first = std::min(BlockRangeOf(stage).first, model_.layers - 1);
   return pieces_.blocks[BlockRunsIn(model_, first, first + 1).front().kind];
+}
+
+int64_t PlanCoster::ReceivedBytes(int32_t stage) const {
+  const PieceFigures& block = FirstBlockOf(stage);
+  if (block.skip_bytes == 0 || plan_.chunks_per_rank() == 1) {
+    return block.message_bytes;
+  }
+  const int64_t first = BlockRangeOf(stage).first;
+  const std::vector<int32_t> ranks = BlockRanks(plan_);
+  const auto staying = std::count_if(
+      model_.skips.begin(), model_.skips.end(), [&](const BlockSkip& skip) {
+        return skip.made < first && skip.read >= first &&
+               StaysOnRank(ranks, skip.made, skip.read);
+      });
+  return block.message_bytes - staying * block.skip_bytes;
+}
+
+int64_t PlanCoster::StayingBytes(int32_t stage) const {
+  if (model_.skips.empty() || plan_.chunks_per_rank() == 1) return 0;
+  const auto [first, end] = BlockRangeOf(stage);
+  const std::vector<int32_t> ranks = BlockRanks(plan_);
+  int64_t bytes = 0;
+  for (const BlockSkip& skip : model_.skips) {
+    if (skip.made < first || skip.made >= end ||
+        !StaysOnRank(ranks, skip.made, skip.read)) {
+      continue;
+    }
+    // The block that reads it receives it among others.
+    const int32_t kind =
+        BlockRunsIn(model_, skip.read, skip.read + 1).front().kind;
+    bytes += pieces_.blocks[kind].skip_bytes;
+  }
+  return bytes;
 }
 
 int64_t PlanCoster::message_bytes() const {
@@ -158,7 +196,7 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     bucket_bytes =
         std::max(bucket_bytes, here * model_.gradient_bytes / buckets[stage]);
     ChunkMemory chunk;
-    chunk.activation_bytes = ChunkActivationBytes(stage);
+    chunk.activation_bytes = ChunkActivationBytes(stage) + StayingBytes(stage);
     chunk.deferred_weight_bytes = pieces_.chunk.deferred_bytes;
     int64_t constants = pieces_.chunk.constant_bytes;
     const auto keep = [&constants](int64_t count, const PieceFigures& piece) {
@@ -183,9 +221,9 @@ RankMemory PlanCoster::MemoryOf(int32_t pp,
     }
     memory.always.parameters += constants;
     memory.always.workspace = std::max(memory.always.workspace, transient);
-    chunk.activation_message_bytes = FirstBlockOf(stage).message_bytes;
+    chunk.activation_message_bytes = ReceivedBytes(stage);
     chunk.gradient_message_bytes =
-        FirstBlockOf(std::min(stage + 1, num_stages - 1)).message_bytes;
+        ReceivedBytes(std::min(stage + 1, num_stages - 1));
     if (memory.chunks.size() <= static_cast<size_t>(stages_[stage].chunk)) {
       memory.chunks.resize(stages_[stage].chunk + 1);
     }

@@ -398,8 +398,7 @@ PlanCosts PlanCoster::CostsOf(int32_t replica) const {
       stage_times[stage].head = add_end(ModelPiece::kHead);
     }
     chunk.backward_input_s = chunk.backward_s - chunk.backward_weight_s;
-    chunk.message_bytes =
-        FirstBlockOf(std::min(stage + 1, num_stages - 1)).message_bytes;
+    chunk.message_bytes = ReceivedBytes(std::min(stage + 1, num_stages - 1));
 
     ChargeReductions(stage, result);
     chunk.update_s = BucketUpdateSeconds(

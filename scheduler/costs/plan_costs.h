@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "scheduler/cluster/cluster.h"
@@ -212,6 +213,15 @@ class PlanCoster {
   std::vector<StageBlocks> Divide(int32_t stage, int64_t first) const;
   // Of the first block of a stage.
   const PieceFigures& FirstBlockOf(int32_t stage) const;
+  // What a stage receives from the one before, without skips that stay on
+  // their rank.
+  int64_t ReceivedBytes(int32_t stage) const;
+  // Of skips that wait on the rank of this stage, which makes them: from its
+  // forward to their reader's, and as much of gradients from the reader's
+  // backward to its own.
+  int64_t StayingBytes(int32_t stage) const;
+  // Of the blocks of a stage.
+  std::pair<int64_t, int64_t> BlockRangeOf(int32_t stage) const;
   // Arithmetic of one block on one node's devices, and of all of the model's.
   BlockTime ArithmeticOfBlock(int32_t node, int32_t kind,
                               bool recomputed) const;

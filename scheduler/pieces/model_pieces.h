@@ -114,6 +114,8 @@ struct PieceFigures {
   int64_t transient_bytes = 0;
   // What a chunk that begins with this block receives from the one before.
   int64_t message_bytes = 0;
+  // Of these one of the skips (ModelShape::skips).
+  int64_t skip_bytes = 0;
   PieceKernels kernels;
   std::vector<PieceCollective> collectives;
 };

@@ -92,6 +92,13 @@ struct BlockRun {
   int64_t count = 0;
 };
 
+// What one block makes and another, further on than the next, reads. It crosses
+// between stages beside x, unless one rank has both blocks.
+struct BlockSkip {
+  int64_t made = 0;
+  int64_t read = 0;
+};
+
 struct ModelShape;
 
 // A model's pieces on one rank under a split that the model can have; weight
@@ -107,6 +114,7 @@ struct ModelShape {
   int64_t layers = 0;
   // Together `layers`. Empty: all blocks are alike.
   std::vector<BlockRun> block_runs;
+  std::vector<BlockSkip> skips;
   int64_t hidden = 0;
   int64_t mlp_hidden = 0;
   int64_t heads = 0;
