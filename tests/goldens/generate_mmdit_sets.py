@@ -32,7 +32,8 @@ def positions():
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def main():
+def make_model():
+    """With the weights of its class."""
     model = SD3Transformer2DModel(
         sample_size=TOKENS, patch_size=1, in_channels=CHANNELS,
         out_channels=CHANNELS, num_layers=2, attention_head_dim=HEAD_DIM,
@@ -40,21 +41,31 @@ def main():
         caption_projection_dim=HEADS * HEAD_DIM,
         pooled_projection_dim=POOLED_WIDTH, pos_embed_max_size=TOKENS).double()
     model.time_text_embed.time_proj = Sinusoids()
-    for name, parameter in model.named_parameters():
-        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
-        parameter.data = normal(*parameter.shape,
-                                stddev=min(0.5, fan_in**-0.5))
     # The column that a picture of one is cut from.
     table = torch.zeros(TOKENS, TOKENS, HEADS * HEAD_DIM).double()
     table[:, (TOKENS - 1) // 2] = positions()
     model.pos_embed.pos_embed = table.reshape(1, TOKENS * TOKENS, -1)
+    return model
+
+
+def predict(model, x, sigmas, text, pooled):
+    """x [b, tokens, channels], likewise the result."""
+    return model(hidden_states=x.transpose(1, 2)[..., None],
+                 encoder_hidden_states=text, pooled_projections=pooled,
+                 timestep=1000 * sigmas).sample[..., 0].transpose(1, 2)
+
+
+def main():
+    model = make_model()
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+        parameter.data = normal(*parameter.shape,
+                                stddev=min(0.5, fan_in**-0.5))
     x, target = (normal(BATCH, TOKENS, CHANNELS) for _ in range(2))
     sigmas = torch.tensor([0.125, 0.96875]).double()
     text = normal(BATCH, TEXT_TOKENS, TEXT_WIDTH)
     pooled = normal(BATCH, POOLED_WIDTH)
-    y = model(hidden_states=x.transpose(1, 2)[..., None],
-              encoder_hidden_states=text, pooled_projections=pooled,
-              timestep=1000 * sigmas).sample[..., 0].transpose(1, 2)
+    y = predict(model, x, sigmas, text, pooled)
     loss = F.mse_loss(y, target)
     loss.backward()
     store("inputs", x=x, sigmas=sigmas, text=text, pooled=pooled,

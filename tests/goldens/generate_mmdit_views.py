@@ -61,10 +61,11 @@ def positions():
 
 
 class Streams:
-    """Parameters by name, made when they are asked for first."""
+    """Parameters by name, those that are not given made when they are asked for
+    first."""
 
-    def __init__(self):
-        self.parameters = {}
+    def __init__(self, parameters=None):
+        self.parameters = parameters or {}
 
     def get(self, name, *shape):
         if name not in self.parameters:
@@ -162,7 +163,8 @@ def pictures(tokens):
         BATCH, CHANNELS, VIEWS * ROWS * PATCH, COLUMNS * PATCH)
 
 
-def main():
+def make_model():
+    """The variant `views`, with the weights of its class."""
     side = VIEWS * ROWS
     model = SD3Transformer2DModel(
         sample_size=PATCH * side, patch_size=PATCH, in_channels=CHANNELS,
@@ -171,15 +173,21 @@ def main():
         caption_projection_dim=HEADS * HEAD_DIM,
         pooled_projection_dim=POOLED_WIDTH, pos_embed_max_size=side).double()
     model.time_text_embed.time_proj = Sinusoids()
-    for name, parameter in model.named_parameters():
-        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
-        parameter.data = normal(*parameter.shape,
-                                stddev=min(0.5, fan_in**-0.5))
     # The columns that a picture of so few is cut from.
     table = torch.zeros(side, side, HEADS * HEAD_DIM).double()
     left = (side - COLUMNS) // 2
     table[:, left:left + COLUMNS] = positions()
     model.pos_embed.pos_embed = table.reshape(1, side * side, -1)
+    return model
+
+
+def main():
+    model = make_model()
+    side = VIEWS * ROWS
+    for name, parameter in model.named_parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+        parameter.data = normal(*parameter.shape,
+                                stddev=min(0.5, fan_in**-0.5))
     x, target = (normal(BATCH, CHANNELS, PATCH * side, PATCH * COLUMNS)
                  for _ in range(2))
     sigmas = torch.tensor([0.125, 0.96875]).double()

@@ -22,6 +22,8 @@ import generate_dit
 import generate_hidream
 import generate_mesh_tokens
 import generate_mmdit
+import generate_mmdit_sets
+import generate_mmdit_views
 import generate_shape_vae
 import generate_sparse_dit
 import generate_sparse_vae
@@ -102,6 +104,13 @@ class Golden:
                 for key, tensor in self.under(prefix).items()}
 
 
+def fill(model, weights):
+    """Parameters alone: tables of positions are as the model made them."""
+    for name, parameter in model.named_parameters():
+        parameter.data = weights.pop(name)
+    assert not weights, weights.keys()
+
+
 def dit():
     file = Golden("dit")
     inputs = file.under("inputs.")
@@ -142,6 +151,50 @@ def mmdit():
             return F.mse_loss(predict(model, x, sigmas, **inputs), velocity)
 
         train(f"mmdit_{name}", model.parameters(), loss_of)
+
+
+def mmdit_set():
+    file = Golden("mmdit_sets")
+    model = generate_mmdit_sets.make_model()
+    fill(model, file.under("set.weights."))
+
+    def loss_of(draws):
+        x, sigmas, velocity = draws.flow(file["inputs.target"])
+        y = generate_mmdit_sets.predict(model, x, sigmas, file["inputs.text"],
+                                        file["inputs.pooled"])
+        return F.mse_loss(y, velocity)
+
+    train("mmdit_set", model.parameters(), loss_of)
+
+
+def mmdit_views():
+    file = Golden("mmdit_views")
+    text, pooled = file["inputs.text"], file["inputs.pooled"]
+    model = generate_mmdit_views.make_model()
+    fill(model, file.under("views.weights."))
+    weights = file.weights("streams.weights.")
+    streams = generate_mmdit_views.Streams(weights)
+
+    def of_views(x, sigmas):
+        return generate_mmdit.predict_sd3(model, x, sigmas, text=text,
+                                          pooled=pooled, guidance=None)
+
+    def of_streams(x, sigmas):
+        return generate_mmdit_views.pictures(streams.forward(
+            generate_mmdit_views.patches(x), sigmas, text, pooled))
+
+    for name, trained, predict in (
+        ("views", model.parameters(), of_views),
+        ("streams", weights.values(), of_streams)):
+
+        def loss_of(draws):
+            # Of the clean views, as SplatFlow has it.
+            clean = file["inputs.target"]
+            x, sigmas, _ = draws.flow(clean)
+            return F.mse_loss(x - sigmas.view(-1, 1, 1, 1) * predict(x, sigmas),
+                              clean)
+
+        train(f"mmdit_{name}", trained, loss_of, rate=5e-3)
 
 
 def hidream():
@@ -254,8 +307,8 @@ def sparse_vae():
 
 
 def main():
-    families = (dit, mmdit, hidream, triposg, sparse_dit, swin, mesh_tokens,
-                shape_vae, sparse_vae)
+    families = (dit, mmdit, mmdit_set, mmdit_views, hidream, triposg,
+                sparse_dit, swin, mesh_tokens, shape_vae, sparse_vae)
     for family in families:
         family()
     write(pathlib.Path(sys.argv[1]) if sys.argv[1:] else HERE /

@@ -9,6 +9,7 @@
 #include "models/mmdit/mmdit.h"
 #include "models/mmdit/mmdit_family.h"
 #include "models/mmdit/mmdit_names.h"
+#include "models/objective/sample_factors.h"
 #include "parallel/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
@@ -68,6 +69,37 @@ ShardedVariable Predict(ForwardContext& context, const GoldenFile& file,
   return part.Predict(context, inputs);
 }
 
+// 100 steps of AdamW from the file's `variant` of weights; `of_clean`: the loss
+// is of the clean samples, sigma times the velocity's.
+void ExpectHundredSteps(const GoldenFile& file, const std::string& variant,
+                        const MmditConfig& config, const NameTable* names,
+                        Device& device, bool of_clean = false,
+                        double learning_rate = 2e-3) {
+  GoldenRank rank(device);
+  const MmditPart part(rank.store, rank.grid, config,
+                       {.blocks = {0, config.layers()}});
+  const std::string prefix = variant + ".weights.";
+  rank.SetWeights(names != nullptr ? file.ThroughNames(*names, prefix)
+                                   : rank.OwnNames(file, prefix));
+  ExpectTraining(
+      "mmdit_" + variant, rank,
+      [&](ForwardContext& context, GoldenDraws& draws) {
+        const GoldenDraws::Flow flow =
+            draws.DrawFlow(file.Golden("inputs.target"));
+        ComparedSamples compared = {
+            Predict(context, file, part, config, flow.x, flow.sigmas),
+            part.TokensOf(flow.velocity)};
+        if (of_clean) {
+          compared = ScaleSamples(context, compared.prediction, compared.target,
+                                  Doubles(flow.sigmas));
+        }
+        const Tensor& target = compared.target;
+        AddLoss(context, SquaredErrorLoss(context, compared.prediction, target),
+                1.0 / static_cast<double>(target.num_elements()), "loss");
+      },
+      learning_rate);
+}
+
 // Prediction, loss and gradients of a model with the file's `variant` of
 // weights on the file's inputs. `names`: of its parameters; null: the file has
 // ours.
@@ -119,23 +151,7 @@ TEST_P(MmditGolden, LossesOfAHundredSteps) {
   const MmditConfig config = ConfigOf(GetParam());
   const absl::StatusOr<NameTable> names = MmditNames(config);
   ASSERT_TRUE(names.ok()) << names.status();
-  GoldenRank rank(device_);
-  const MmditPart part(rank.store, rank.grid, config,
-                       {.blocks = {0, config.layers()}});
-  rank.SetWeights(file_.ThroughNames(*names, GetParam() + ".weights."));
-  ExpectTraining(
-      "mmdit_" + GetParam(), rank,
-      [&](ForwardContext& context, GoldenDraws& draws) {
-        const GoldenDraws::Flow flow =
-            draws.DrawFlow(file_.Golden("inputs.target"));
-        const Tensor target = part.TokensOf(flow.velocity);
-        AddLoss(context,
-                SquaredErrorLoss(
-                    context,
-                    Predict(context, file_, part, config, flow.x, flow.sigmas),
-                    target),
-                1.0 / static_cast<double>(target.num_elements()), "loss");
-      });
+  ExpectHundredSteps(file_, GetParam(), config, &*names, device_);
 }
 
 // What a folder of diffusers holds has a name here, and the other way round.
@@ -146,7 +162,7 @@ TEST_P(MmditGolden, NamesAndShapesAreThoseOfDiffusers) {
 }
 
 // A set of tokens is a picture of one column, but for the table of positions.
-TEST(MmditSetGolden, PredictionLossAndEveryGradient) {
+TEST(MmditSetGolden, PredictionLossGradientsAndAHundredSteps) {
   CpuDevice device{int64_t{1} << 28};
   MmditConfig picture = ConfigOf("sd3");
   picture.patch = 1;
@@ -157,13 +173,14 @@ TEST(MmditSetGolden, PredictionLossAndEveryGradient) {
   config.set_tokens = 6;
   const absl::StatusOr<NameTable> names = MmditNames(picture);
   ASSERT_TRUE(names.ok()) << names.status();
-  ExpectGolden(GoldenFile("tests/goldens/mmdit_sets.safetensors", device),
-               "set", config, &*names, device);
+  const GoldenFile file("tests/goldens/mmdit_sets.safetensors", device);
+  ExpectGolden(file, "set", config, &*names, device);
+  ExpectHundredSteps(file, "set", config, &*names, device);
 }
 
 // Views one under another are a tall picture, but for the table of positions.
 // With those of another view a model learns, and no weights fit.
-TEST(MmditViewsGolden, PredictionLossAndEveryGradient) {
+TEST(MmditViewsGolden, PredictionLossGradientsAndAHundredSteps) {
   CpuDevice device{int64_t{1} << 28};
   MmditConfig view = ConfigOf("sd3");
   view.hidden = 20;
@@ -175,10 +192,14 @@ TEST(MmditViewsGolden, PredictionLossAndEveryGradient) {
   ASSERT_TRUE(names.ok()) << names.status();
   const GoldenFile file("tests/goldens/mmdit_views.safetensors", device);
   ExpectGolden(file, "views", config, &*names, device);
+  ExpectHundredSteps(file, "views", config, &*names, device, /*of_clean=*/true,
+                     /*learning_rate=*/5e-3);
   // With weights of their own, as a triplane's planes have in TriFlow.
   config.view_streams = true;
   config.qk_norm = true;
   ExpectGolden(file, "streams", config, /*names=*/nullptr, device);
+  ExpectHundredSteps(file, "streams", config, /*names=*/nullptr, device,
+                     /*of_clean=*/true, /*learning_rate=*/5e-3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, MmditGolden,
