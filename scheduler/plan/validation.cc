@@ -231,12 +231,23 @@ absl::Status ValidateOffload(const Plan& plan) {
 // More are messages of few rows.
 constexpr uint32_t kMaxExpertChunks = 64;
 
-// `field`: of experts, with the number of ranks that rows go to.
-absl::Status ValidateRowCopies(std::string_view field, uint32_t copies,
-                               Plan::Experts::Move move, const Plan& plan,
-                               const PlanContext& context) {
+// How rows go, of experts or of one of its choices: `of`. `least_chunks`: 0
+// where none are said to mean one.
+absl::Status ValidateRows(std::string_view of, Plan::Experts::Move move,
+                          uint32_t least_chunks, uint32_t chunks,
+                          uint32_t copies, const Plan& plan,
+                          const PlanContext& context) {
+  const bool none_go = move == Plan::Experts::WEIGHTS;
+  if (chunks < least_chunks || chunks > kMaxExpertChunks ||
+      (chunks > 1 && none_go)) {
+    return PlanFieldError(fmt::format("{}.chunks", of), chunks,
+                          none_go && chunks > 1
+                              ? "1 with move WEIGHTS: no rows go"
+                              : fmt::format("1 to {}", kMaxExpertChunks));
+  }
   if (copies == 0) return absl::OkStatus();
-  if (move == Plan::Experts::WEIGHTS) {
+  const std::string field = fmt::format("{}.row_copies", of);
+  if (none_go) {
     return PlanFieldError(field, copies, "0 with move WEIGHTS: no rows go");
   }
   const uint32_t ep = plan.grid().ep();
@@ -291,15 +302,10 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
     return PlanFieldError("experts.choices", plan.experts().choices_size(),
                           "none without move ADAPTIVE");
   }
-  const std::string few_chunks = fmt::format("1 to {}", kMaxExpertChunks);
   const uint32_t chunks = plan.experts().chunks();
-  if (chunks < 1 || chunks > kMaxExpertChunks) {
-    return PlanFieldError("experts.chunks", chunks, few_chunks);
-  }
-  if (chunks > 1 && plan.experts().move() == Plan::Experts::WEIGHTS) {
-    return PlanFieldError("experts.chunks", chunks,
-                          "1 with move WEIGHTS: no rows go");
-  }
+  RETURN_IF_ERROR(ValidateRows("experts", plan.experts().move(),
+                               /*least_chunks=*/1, chunks,
+                               plan.experts().row_copies(), plan, context));
   const uint32_t shadowed = plan.experts().shadowed();
   if (shadowed > 0 && plan.experts().move() == Plan::Experts::WEIGHTS) {
     return PlanFieldError("experts.shadowed", shadowed,
@@ -331,9 +337,6 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
     return PlanFieldError("experts.deduplicate", "true",
                           "false with shadowed: rows then go in parts");
   }
-  RETURN_IF_ERROR(ValidateRowCopies("experts.row_copies",
-                                    plan.experts().row_copies(),
-                                    plan.experts().move(), plan, context));
   if (plan.experts().row_copies() > 0 &&
       plan.experts().move() == Plan::Experts::ADAPTIVE) {
     return PlanFieldError("experts.row_copies", plan.experts().row_copies(),
@@ -360,17 +363,9 @@ absl::Status ValidateExperts(const Plan& plan, const PlanContext& context) {
                             Plan::Experts::Move_Name(choice.move()),
                             "ROWS or WEIGHTS");
     }
-    if (choice.chunks() > kMaxExpertChunks) {
-      return PlanFieldError("experts.choices.chunks", choice.chunks(),
-                            few_chunks);
-    }
-    if (choice.chunks() > 1 && choice.move() == Plan::Experts::WEIGHTS) {
-      return PlanFieldError("experts.choices.chunks", choice.chunks(),
-                            "1 with move WEIGHTS: no rows go");
-    }
-    RETURN_IF_ERROR(ValidateRowCopies("experts.choices.row_copies",
-                                      choice.row_copies(), choice.move(), plan,
-                                      context));
+    RETURN_IF_ERROR(ValidateRows("experts.choices", choice.move(),
+                                 /*least_chunks=*/0, choice.chunks(),
+                                 choice.row_copies(), plan, context));
     if (choice.by_nodes() && (of_node == 1 || of_node == ep)) {
       return PlanFieldError(
           "experts.choices.by_nodes", "true",
