@@ -77,13 +77,14 @@ std::vector<std::pair<std::string, Candidate>> Fixes(
   return fixes;
 }
 
-}  // namespace
-
+// "512 MB", "1.5 GB".
 std::string SizeText(int64_t bytes) {
   return bytes < 1'000'000'000
              ? fmt::format("{:.0f} MB", static_cast<double>(bytes) / 1e6)
              : fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
 }
+
+}  // namespace
 
 absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
                                     const PlanReport& report,

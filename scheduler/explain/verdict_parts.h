@@ -3,7 +3,6 @@
 #ifndef TRIREME_SCHEDULER_EXPLAIN_VERDICT_PARTS_H_
 #define TRIREME_SCHEDULER_EXPLAIN_VERDICT_PARTS_H_
 
-#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -13,9 +12,6 @@
 #include "scheduler/search/search.h"
 
 namespace trireme {
-
-// "512 MB", "1.5 GB".
-std::string SizeText(int64_t bytes);
 
 // With its ranks in order.
 absl::StatusOr<Estimate> EstimateOf(const PlannerInput& input,
@@ -29,15 +25,6 @@ std::string MemoryText(const PlannerInput& input, const PlanReport& report,
 // Of one that a host cannot hold.
 std::string HostMemoryText(const PlannerInput& input, const PlanReport& report,
                            const Candidate& candidate);
-
-// The candidate that answers the question best; null: none matches.
-const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query);
-
-// Why not such a plan with offload, which the search did not look for: the
-// fastest of them, beside the chosen plan.
-absl::StatusOr<std::string> WhyNotOffload(const PlannerInput& input,
-                                          const PlanReport& report,
-                                          const WhyQuery& query);
 
 }  // namespace trireme
 

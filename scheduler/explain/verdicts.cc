@@ -7,6 +7,7 @@
 
 #include "fmt/format.h"
 #include "runtime/core/status.h"
+#include "scheduler/costs/host_memory.h"
 #include "scheduler/explain/verdict_parts.h"
 #include "scheduler/schedules/schedule.h"
 #include "scheduler/search/candidate_plan.h"
@@ -129,15 +130,6 @@ bool Nearer(const Candidate& a, const Candidate& b) {
   return a.step_s < b.step_s;
 }
 
-const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query) {
-  const Candidate* nearest = nullptr;
-  for (const Candidate& candidate : report.candidates) {
-    if (!Matches(candidate, query)) continue;
-    if (nearest == nullptr || Nearer(candidate, *nearest)) nearest = &candidate;
-  }
-  return nearest;
-}
-
 std::string VerdictText(const PlannerInput& input, const PlanReport& report,
                         const Candidate& candidate) {
   const RankedPlan& best = report.best.front();
@@ -181,6 +173,71 @@ std::string VerdictText(const PlannerInput& input, const PlanReport& report,
   }
   return std::string(VerdictCodeName(candidate.verdict));
 }
+
+namespace {
+
+// The candidate that answers the question best; null: none matches.
+const Candidate* NearestOf(const PlanReport& report, const WhyQuery& query) {
+  const Candidate* nearest = nullptr;
+  for (const Candidate& candidate : report.candidates) {
+    if (!Matches(candidate, query)) continue;
+    if (nearest == nullptr || Nearer(candidate, *nearest)) nearest = &candidate;
+  }
+  return nearest;
+}
+
+// What its devices wait for that those of a plan without offload do not.
+std::string WaitsText(const PlannerInput& input, const PlanReport& report,
+                      const Candidate& candidate) {
+  const absl::StatusOr<Estimate> estimate =
+      EstimateOf(input, report, candidate);
+  if (!estimate.ok()) return "";
+  return fmt::format(
+      "; of its {:.4g} s devices wait {:.4g} s for copies and {:.4g} s for the "
+      "host's optimizer",
+      estimate->step_s, estimate->parts.copy_s, estimate->parts.optimizer_s);
+}
+
+// Why not such a plan with offload, which the search looks into only where
+// nothing fits otherwise: the fastest of them, beside the chosen plan.
+absl::StatusOr<std::string> WhyNotOffload(const PlannerInput& input,
+                                          const PlanReport& report,
+                                          const WhyQuery& query) {
+  if (const absl::Status links = CheckHostLinks(report.cluster); !links.ok()) {
+    return fmt::format("UNSUPPORTED({})\n", MessageOf(links));
+  }
+  PlannerInput only = input;
+  only.options.space.offload = OffloadSearch::kOnly;
+  const absl::StatusOr<PlanReport> offloaded = MakePlan(only);
+  if (!offloaded.ok()) {
+    return fmt::format("No plan with offload fits either: {}\n",
+                       MessageOf(offloaded.status()));
+  }
+  const Candidate* nearest = NearestOf(*offloaded, query);
+  if (nearest == nullptr) {
+    return std::string("No such plan with offload was found to evaluate.\n");
+  }
+  Candidate fastest = *nearest;
+  const RankedPlan& chosen = report.best.front();
+  const bool runs = fastest.step_s > 0 &&
+                    fastest.verdict != VerdictCode::kOutOfMemory &&
+                    fastest.verdict != VerdictCode::kHostOutOfMemory;
+  std::string verdict;
+  if (runs && fastest.step_s < chosen.estimate.step_s) {
+    verdict = fmt::format("{:.4g} s, faster than the chosen plan's {:.4g} s",
+                          fastest.step_s, chosen.estimate.step_s);
+  } else {
+    if (runs) fastest.verdict = VerdictCode::kDominated;
+    verdict = VerdictText(input, report, fastest);
+  }
+  if (runs) verdict += WaitsText(input, report, fastest);
+  return fmt::format(
+      "{}\n  not among the plans considered, as there are some that fit "
+      "without; evaluated: {}\n",
+      ToText(fastest), verdict);
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> Why(const PlannerInput& input,
                                 const PlanReport& report,
