@@ -1,8 +1,10 @@
-#include "scheduler/simulator/peak.h"
+// The memory of a replica's ranks in simulated time.
 
 #include <algorithm>
 #include <tuple>
 #include <vector>
+
+#include "scheduler/simulator/replica.h"
 
 namespace trireme {
 namespace {
@@ -17,28 +19,32 @@ int64_t SendBytes(const Program& program, const Instruction& send,
 
 }  // namespace
 
-MemoryBytes SimulatedPeak(const Program& program, int32_t rank,
-                          std::span<const Interval> held,
-                          const MemoryModel& memory) {
+MemoryBytes SimulatedReplica::PeakInTime(int32_t rank) const {
   struct Event {
     double time_s;
     int32_t index;  // of the instruction; breaks ties as the list runs
     bool end;
     MemoryChange change;
   };
+  const Program& program = *program_.program;
   const std::vector<Instruction>& list = program.ranks[rank];
-  const RankMemory& of_rank = memory.ranks[rank];
+  const RankMemory& of_rank = memory_->ranks[rank];
   std::vector<Event> events;
   for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
     MemoryChange start = ChangeAtStart(list[i], of_rank);
     MemoryChange end = ChangeAtEnd(list, i, of_rank);
-    if (list[i].kind == InstructionKind::kSend) {
-      start.communication = SendBytes(program, list[i], memory);
+    double from_s = TimeOf(rank, i).start_s;
+    const SimulatedInstruction& instruction = program_.lists[rank][i];
+    if (instruction.kind == SimulatedInstruction::Kind::kRecv) {
+      from_s = messages_[instruction.operand].posted_s;
+    } else if (instruction.kind == SimulatedInstruction::Kind::kSend) {
+      from_s = messages_[instruction.operand].sent_s;
+      start.communication = SendBytes(program, list[i], *memory_);
       end.communication = -start.communication;
     }
     for (const auto& [time, at_end, change] :
-         {std::tuple(held[i].start_s, false, start),
-          std::tuple(held[i].end_s, true, end)}) {
+         {std::tuple(from_s, false, start),
+          std::tuple(TimeOf(rank, i).end_s, true, end)}) {
       if (change.parameters != 0 || change.activations != 0 ||
           change.communication != 0) {
         events.push_back({time, i, at_end, change});

@@ -6,7 +6,6 @@
 #include "runtime/core/status.h"
 #include "scheduler/program/instruction_kinds.h"
 #include "scheduler/program/validator.h"
-#include "scheduler/simulator/peak.h"
 #include "scheduler/simulator/slowdown.h"
 
 namespace trireme {
@@ -364,22 +363,6 @@ void SimulatedReplica::SlowDown() {
     result_.ranks[rank].compute_s += slowed[rank];
     result_.ranks[rank].bubble_s += most - slowed[rank];
   }
-}
-
-MemoryBytes SimulatedReplica::PeakInTime(int32_t rank) const {
-  const std::vector<SimulatedInstruction>& list = program_.lists[rank];
-  std::vector<Interval> held;
-  held.reserve(list.size());
-  for (int32_t i = 0; i < static_cast<int32_t>(list.size()); ++i) {
-    held.push_back(TimeOf(rank, i));
-    const SimulatedInstruction& instruction = list[i];
-    if (instruction.kind == Kind::kRecv) {
-      held.back().start_s = messages_[instruction.operand].posted_s;
-    } else if (instruction.kind == Kind::kSend) {
-      held.back().start_s = messages_[instruction.operand].sent_s;
-    }
-  }
-  return SimulatedPeak(*program_.program, rank, held, *memory_);
 }
 
 }  // namespace trireme

@@ -162,6 +162,9 @@ class SimulatedReplica {
   void FinishTimes();
   // Lengthens the step by what is done at once.
   void SlowDown();
+  // The rank's memory at its peak. Of a Recv from when it is posted, of a Send
+  // from when its buffer is made, both until the message has arrived. Buffers
+  // of sends are as large as the receiver's.
   MemoryBytes PeakInTime(int32_t rank) const;
 
   const SimulatedProgram& program_;
