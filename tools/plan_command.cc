@@ -22,7 +22,6 @@
 #include "scheduler/costs/estimate.h"
 #include "scheduler/explain/charts.h"
 #include "scheduler/explain/query.h"
-#include "scheduler/explain/reduce_order.h"
 #include "scheduler/explain/sensitivities.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/explain/verdicts.h"

@@ -1,7 +1,6 @@
-#include "scheduler/explain/reduce_order.h"
-
 #include "gtest/gtest.h"
 #include "scheduler/costs/estimate.h"
+#include "scheduler/explain/sensitivities.h"
 #include "scheduler/pieces/transformer_pieces_testing.h"
 #include "scheduler/plan/plan.h"
 
