@@ -1,7 +1,8 @@
 #!/bin/bash
 # Checks a node's GPU with what `./dev bundle` packed, in at most 8 minutes: the
 # tests of instructions, of the device, of every kernel and of training, then how
-# fast a DiT trains (gpu_speed.sh), in what is left of the time. Writes JSON with
+# fast every op is beside products and copies, and how fast a DiT trains
+# (gpu_speed.sh), in what is left of the time. Writes JSON with
 # the device's name; what each test said lies in the folder of the same name. The
 # status is not 0 where one failed.
 # Usage: gpu_check.sh [OUT.json]
@@ -31,31 +32,42 @@ check() {
   echo "$name: status $status, $passed passed, $((SECONDS - begin)) s"
 }
 
-# Keeps the lines of JSON of gpu_speed.sh. That there is no time left for some
-# (124) is no failure.
-measure_speed() {
-  local begin=$SECONDS status=0
-  timeout $((most_seconds > SECONDS ? most_seconds - SECONDS : 1)) \
-    "$here/gpu_speed.sh" "$here/run_trireme" "$logs/speed" \
-    > "$logs/speed.json" 2> "$logs/speed.log" || status=$?
+# Keeps the lines of JSON of what measures, in at most so many seconds. That there
+# is no time left for some (124) is no failure.
+measure() { # measure NAME SECONDS COMMAND...
+  local name=$1 left=$((most_seconds - SECONDS)) begin=$SECONDS status=0
+  ((left > 1)) || left=1
+  timeout $(($2 < left ? $2 : left)) "${@:3}" \
+    > "$logs/$name.json" 2> "$logs/$name.log" || status=$?
   ((status == 0 || status == 124)) || failed=1
-  echo "gpu_speed.sh: status $status, $((SECONDS - begin)) s"
-  cat "$logs/speed.json"
+  echo "$name: status $status, $((SECONDS - begin)) s"
+}
+
+# A line that the time cut off is none.
+lines_of() { # lines_of NAME
+  grep -E '^\{.*\}$' "$logs/$1.json" | paste -sd,
 }
 
 check ptx_test
 check cuda_device_test
 check cuda_ops_test
 check cuda_parity_test
-measure_speed
+# Ceilings of products and copies, and each op beside them, by the GPU's clock.
+measure kernels 60 "$here/run" op_cases_benchmark --device cuda --json \
+  --seconds 0.02
+measure speed "$most_seconds" "$here/gpu_speed.sh" "$here/run_trireme" \
+  "$logs/speed"
+cat "$logs/speed.json"
 {
   gpu=$(property name)
   driver=$(property driver_version)
   printf '{"device": "%s", "driver": "%s", "tests": [\n' "${gpu:-none}" \
     "${driver:-none}"
   (IFS=$',\n'; printf '%s' "${results[*]}")
+  printf '], "kernels": [\n'
+  lines_of kernels
   printf '], "speed": [\n'
-  paste -sd, "$logs/speed.json"
+  lines_of speed
   printf ']}\n'
 } > "$out"
 echo "wrote $out"

@@ -9,6 +9,7 @@ shift
 cd "$(dirname "$0")/../.."
 targets=(//tools:trireme //runtime/device/cuda:ptx_test
   //runtime/device/cuda:cuda_device_test //runtime/ops/cuda:cuda_ops_test
+  //runtime/ops:op_cases_benchmark
   //tests/parity:cuda_parity_test)
 most_bytes=$((60 << 20))
 
