@@ -1,8 +1,9 @@
 #!/bin/bash
 # Trains a DiT of DiT-XL/2's width and depth on made-up pictures, 1,024 tokens
 # each, for a few steps in BF16, in FP8, and in FP8 with scales of earlier steps,
-# and says how fast: a line of JSON for each, of the median of the steps behind
-# the first four. What the runs said lies in FOLDER.
+# in BF16 on pictures of a quarter of the tokens, and, where no sizes are given, a
+# DiT of 2 billion parameters, and says how fast: a line of JSON for each, of the
+# median of the steps behind the first four. What the runs said lies in FOLDER.
 # Usage: gpu_speed.sh TRIREME FOLDER [DEVICE [HIDDEN LAYERS HEADS SIDE BATCH]]
 set -euo pipefail
 trireme=$(realpath "${1:?TRIREME}")
@@ -15,24 +16,30 @@ process=
 trap '[[ -z $process ]] || kill -KILL "$process" 2> /dev/null' EXIT
 trap 'exit 124' TERM
 
-mkdir -p "$folder/data"
+mkdir -p "$folder"
 cd "$folder"
 big_endian() {
   printf '%b' "$(printf '\\x%02x' $(($1 >> 24 & 255)) $(($1 >> 16 & 255)) \
     $(($1 >> 8 & 255)) $(($1 & 255)))"
 }
-{
-  printf '\x00\x00\x08\x03'
-  big_endian "$pictures"
-  big_endian "$side"
-  big_endian "$side"
-  head -c $((pictures * side * side)) /dev/urandom
-} > data/train-images-idx3-ubyte
-{
-  printf '\x00\x00\x08\x01'
-  big_endian "$pictures"
-  head -c "$pictures" /dev/zero
-} > data/train-labels-idx1-ubyte
+make_data() { # make_data SIDE
+  local side=$1
+  mkdir -p "data_$side"
+  {
+    printf '\x00\x00\x08\x03'
+    big_endian "$pictures"
+    big_endian "$side"
+    big_endian "$side"
+    head -c $((pictures * side * side)) /dev/urandom
+  } > "data_$side/train-images-idx3-ubyte"
+  {
+    printf '\x00\x00\x08\x01'
+    big_endian "$pictures"
+    head -c "$pictures" /dev/zero
+  } > "data_$side/train-labels-idx1-ubyte"
+}
+make_data "$side"
+make_data $((side / 2))
 
 # Trains until it has seen enough steps; without the checkpoint at a run's end,
 # which takes gigabytes.
@@ -41,7 +48,7 @@ measure() { # measure NAME FIELDS_OF_THE_JOB
   cat > "$name.textproto" <<JOB
 name: "$name"
 model { dit { hidden: $hidden layers: $layers heads: $heads patch: 8 } }
-data { idx { folder: "$PWD/data" } resolution: $side }
+data { idx { folder: "$PWD/data_$side" } resolution: $side }
 global_batch: $batch
 steps: 100000
 checkpoint { every_minutes: 0 }
@@ -82,4 +89,8 @@ failed=0
 measure bf16 "" || failed=1
 measure fp8 "fp8 {}" || failed=1
 measure fp8_delayed "fp8 { delayed {} }" || failed=1
+side=$((side / 2)) batch=$((4 * batch)) measure bf16_quarter "" || failed=1
+if (($# <= 3)); then
+  hidden=2048 layers=28 batch=4 measure bf16_2b "" || failed=1
+fi
 exit "$failed"

@@ -7,8 +7,8 @@ speed=$OLDPWD/$2
 echo "== a line for each run"
 "$speed" "$trireme" speed cpu 32 2 2 32 4 > speed.json 2> speed.txt ||
   fail "$(cat speed.json speed.txt)"
-[[ $(wc -l < speed.json) == 3 ]] || fail "$(cat speed.json)"
-for run in bf16 fp8 fp8_delayed; do
+[[ $(wc -l < speed.json) == 4 ]] || fail "$(cat speed.json)"
+for run in bf16 fp8 fp8_delayed bf16_quarter; do
   grep -qE "^\{\"run\": \"$run\", \"steps\": [0-9]+, \"step_s\": [0-9.e-]+, \"model_flops_per_s\": [0-9.e+]+\}$" \
     speed.json || fail "no figures of $run in: $(cat speed.json)"
 done
