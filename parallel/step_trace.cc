@@ -9,7 +9,6 @@
 namespace trireme {
 
 StepTrace::StepTrace(Device& device) {
-  device.Synchronize();
   start_ = device.stream().Mark();
   start_->Wait();
   start_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(

@@ -16,7 +16,8 @@ namespace trireme {
 
 class StepTrace {
  public:
-  // A step that begins now, once the device has done what it was given before.
+  // A step that begins once the compute stream is done with what it was given
+  // before, for which the host waits: both clocks are read there.
   explicit StepTrace(Device& device);
 
   // The stream is about to be given an instruction; nothing else is begun
