@@ -196,7 +196,8 @@ TEST_P(RoutingTest, GroupsHaveBiasesOfTheirOwn) {
 // Where a token's row lies depends on the other tokens and on ep; its expert's
 // result may not.
 TEST_P(RoutingTest, ARowsProductHasTheSameBitsInEveryPlace) {
-  const int64_t k = 40, n = 52;
+  // Columns of a slab and a part of one.
+  const int64_t k = 200, n = 300;
   const Tensor x = operands_({300, k});
   const Tensor weights = operands_({1, n, k});
   const std::vector<double> whole =

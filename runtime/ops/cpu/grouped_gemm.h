@@ -2,7 +2,9 @@
 //
 // Groups are cut into blocks of a fixed number of rows, the last of each group
 // padded with zeros, so that one prepared product does however groups change.
-// Threads share blocks; of sums over rows they share the result's rows.
+// Threads share blocks, or, where the kernel reads weights in an order of its
+// own, columns, whose weights are packed once for the blocks of a group; of
+// sums over rows they share the result's rows.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_
 #define TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_

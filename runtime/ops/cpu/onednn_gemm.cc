@@ -116,27 +116,37 @@ class OneDnnGemm final : public Gemm {
   }
 
   int64_t workspace_bytes() const override {
-    return packs_ ? packed_at_ + static_cast<int64_t>(packed_.get_size())
-                  : packed_at_;
+    return packs_ && !spec_.packs_apart
+               ? packed_at_ + static_cast<int64_t>(packed_.get_size())
+               : packed_at_;
+  }
+
+  int64_t packed_bytes() const override {
+    return packs_ && spec_.packs_apart
+               ? static_cast<int64_t>(packed_.get_size())
+               : 0;
+  }
+
+  void Pack(const void* b, void* packed, void* workspace) const override {
+    const ScopedThreads threads(spec_.threads);
+    try {
+      MakePrimitives();
+      const dnnl::stream stream(Engine());
+      Reorder(stream, b, packed, workspace);
+    } catch (const dnnl::error& e) {
+      LOG(FATAL) << "oneDNN: " << e.what() << " for " << spec_.ToString();
+    }
   }
 
   void Run(const void* a, const void* b, const void* bias, void* out,
            void* workspace) const override {
     const ScopedThreads threads(spec_.threads);
     try {
-      std::call_once(once_, [&] {
-        primitive_ = dnnl::matmul(descriptor_);
-        if (packs_) reorder_ = dnnl::reorder(reorder_descriptor_);
-      });
+      MakePrimitives();
       dnnl::stream stream(Engine());
-      if (packs_) {
+      if (packs_ && !spec_.packs_apart) {
         void* packed = static_cast<char*>(workspace) + packed_at_;
-        const Argument packing[] = {
-            {DNNL_ARG_FROM, b_, b},
-            {DNNL_ARG_TO, packed_, packed},
-            {DNNL_ARG_SCRATCHPAD, reorder_descriptor_.scratchpad_desc(),
-             workspace}};
-        Execute(reorder_, stream, packing);
+        Reorder(stream, b, packed, workspace);
         b = packed;
       }
       const Argument product[] = {
@@ -161,8 +171,27 @@ class OneDnnGemm final : public Gemm {
 
   static bool MayPack(const CpuGemmSpec& spec) {
     return spec.dtype == DType::kBFloat16 && spec.batch == 1 &&
-           spec.m * spec.n * spec.k >= kMinPackedWork &&
-           spec.k * spec.n * DTypeSize(spec.dtype) <= kMaxPackedBytes;
+           (spec.packs_apart ||
+            (spec.m * spec.n * spec.k >= kMinPackedWork &&
+             spec.k * spec.n * DTypeSize(spec.dtype) <= kMaxPackedBytes));
+  }
+
+  // At the first run or packing.
+  void MakePrimitives() const {
+    std::call_once(once_, [&] {
+      primitive_ = dnnl::matmul(descriptor_);
+      if (packs_) reorder_ = dnnl::reorder(reorder_descriptor_);
+    });
+  }
+
+  void Reorder(const dnnl::stream& stream, const void* b, void* packed,
+               void* workspace) const {
+    const Argument packing[] = {
+        {DNNL_ARG_FROM, b_, b},
+        {DNNL_ARG_TO, packed_, packed},
+        {DNNL_ARG_SCRATCHPAD, reorder_descriptor_.scratchpad_desc(),
+         workspace}};
+    Execute(reorder_, stream, packing);
   }
 
   static void Execute(const dnnl::primitive& primitive,
