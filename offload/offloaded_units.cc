@@ -33,7 +33,7 @@ OffloadedUnits::OffloadedUnits(
       buffers_(buffers),
       stays_(context, buckets, seed) {
   for (const auto& parameter : parameters) {
-    if (parameter->trainable || home.Has(parameter->unit)) continue;
+    if (parameter->trainable || LiesAtHome(*parameter, home)) continue;
     MakeValues(context.device(), seed, *parameter);
   }
   using enum UnitLayout::Where;

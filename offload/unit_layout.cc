@@ -28,6 +28,10 @@ void UnitLayout::GrowTo(const UnitLayout& other) {
   scales = std::max(scales, other.scales);
 }
 
+bool LiesAtHome(const Parameter& frozen, const UnitHome& home) {
+  return home.Has(frozen.unit) && !frozen.replaced_by_gradient;
+}
+
 std::map<int, UnitLayout> LayOutUnits(
     const std::vector<std::unique_ptr<Parameter>>& parameters,
     const ParameterBuckets& buckets, const UnitHome& home,
@@ -44,7 +48,7 @@ std::map<int, UnitLayout> LayOutUnits(
     unit.trained = unit.values;
   }
   for (const auto& parameter : parameters) {
-    if (parameter->trainable || !home.Has(parameter->unit)) continue;
+    if (parameter->trainable || !LiesAtHome(*parameter, home)) continue;
     UnitLayout& unit = units[parameter->unit];
     UnitLayout::Frozen& frozen = unit.frozen.emplace_back();
     frozen.parameter = parameter.get();

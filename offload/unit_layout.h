@@ -54,6 +54,10 @@ struct UnitLayout {
   void GrowTo(const UnitLayout& other);
 };
 
+// Whether a parameter that does not train lies at home with its unit: homes
+// have values of one type, which would round counts that another run left.
+bool LiesAtHome(const Parameter& frozen, const UnitHome& home);
+
 // Of the units that have a home, by number. `buckets` are the chunk's, whose
 // parameters these are.
 std::map<int, UnitLayout> LayOutUnits(

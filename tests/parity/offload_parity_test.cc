@@ -113,6 +113,12 @@ std::vector<GridCase> Cases() {
   add({.dtype = DType::kBFloat16,
        .trained = Adapters(WeightFormat::kNormalFloat4)},
       "microbatches: 4 schedule: UNIT_MAJOR", {2});
+  // Nor are shares rounded that stay what another run left.
+  add({.dtype = DType::kBFloat16,
+       .height = 6,
+       .trained = Adapters(WeightFormat::kFull),
+       .moe = biased},
+      "microbatches: 2", {2});
   add({.tp = 2,
        .dtype = DType::kFloat32,
        .text = Text::kJoint,
