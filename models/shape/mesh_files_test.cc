@@ -19,16 +19,6 @@ constexpr MeshReadLimits kSmall = {.max_vertices = 10000,
                                    .memory_bytes = 256 << 20,
                                    .seconds = 30};
 
-std::string Glb(std::string json) {
-  while (json.size() % 4 != 0) json += ' ';
-  const auto u32 = [](size_t value) {
-    const auto narrow = static_cast<uint32_t>(value);
-    return std::string(reinterpret_cast<const char*>(&narrow), 4);
-  };
-  return "glTF" + u32(2) + u32(20 + json.size()) + u32(json.size()) + "JSON" +
-         json;
-}
-
 TEST(MeshFilesTest, WhatIsWrittenIsReadBack) {
   const Mesh torus = TorusMesh(0.6, 0.2, 20, 12);
   const std::string folder = testing::TempDir() + "/written";
@@ -129,13 +119,15 @@ TEST(MeshFilesTest, HostileFilesAreRefused) {
       << claimed.status();
   // A node that is its own child.
   const auto circle = ParseMesh(
-      Glb(R"({"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],)"
+      GlbOfJson(
+          R"({"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],)"
           R"("nodes":[{"children":[0]}]})"),
       "glb", kSmall);
   EXPECT_FALSE(circle.ok());
   // A buffer in another file.
   const auto elsewhere = ParseMesh(
-      Glb(R"({"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],)"
+      GlbOfJson(
+          R"({"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],)"
           R"("nodes":[{"mesh":0}],"meshes":[{"primitives":[{"attributes":)"
           R"({"POSITION":0}}]}],"accessors":[{"bufferView":0,)"
           R"("componentType":5126,"count":3,"type":"VEC3"}],"bufferViews":)"

@@ -186,6 +186,43 @@ TEST_F(ShapeCacheTest, EveryRefusedMeshIsNamedWithItsReason) {
   EXPECT_TRUE(ShapeCache::Open(options_.folder).ok());
 }
 
+// A folder of what somebody hostile or careless left: each file is repaired or
+// named, and the others are there.
+TEST_F(ShapeCacheTest, AHostileFolderIsCountedAndNamed) {
+  const Mesh box = BoxMesh({0, 0, 0}, {1, 1, 1});
+  WriteZip(source_ + "/bad/bomb.zip",
+           {{"bomb.obj", std::string(8 << 20, ' ')}});
+  Write("bad/circle.glb",
+        GlbOfJson(
+            R"({"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],)"
+            R"("nodes":[{"children":[0]}]})"));
+  Write("bad/claimed.ply",
+        "ply\nformat binary_little_endian 1.0\nelement vertex 100000000\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        "element face 100000000\nproperty list uchar int vertex_indices\n"
+        "end_header\n0000");
+  Write("bad/nan.obj", "v nan nan nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n");
+  Write("bad/no_faces.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\n");
+  Write("square/degenerate.obj", EncodeObj(box) + "f 1 1 2\nf 1 2 2\n");
+  Write("square/kilometres.obj",
+        EncodeObj(BoxMesh({0, 0, 0}, {4e6, 4e6, 4e6})));
+  const auto summary = WriteCache();
+  ASSERT_TRUE(summary.ok()) << summary.status();
+  EXPECT_EQ(summary->shapes, 5);
+  EXPECT_EQ(summary->repaired_shapes, 1);
+  EXPECT_EQ(summary->repaired_triangles, 2);
+  std::vector<std::pair<std::string, std::string>> refused;
+  for (const RefusedShape& shape : summary->refused) {
+    refused.emplace_back(shape.name, shape.reason);
+  }
+  EXPECT_EQ(refused, (std::vector<std::pair<std::string, std::string>>{
+                         {"bad/bomb.zip:bomb.obj", "over a limit"},
+                         {"bad/circle.glb", "damaged"},
+                         {"bad/claimed.ply", "over a limit"},
+                         {"bad/nan.obj", "no surface"},
+                         {"bad/no_faces.obj", "no surface"}}));
+}
+
 // A file that cannot be read just now is not refused for good.
 TEST_F(ShapeCacheTest, WhatMayPassIsNoRefusal) {
   const auto source = FindShapes(source_);

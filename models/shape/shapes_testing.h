@@ -1,13 +1,27 @@
-// Meshes of known shape, for tests.
+// Meshes of known shape, and files of meshes, for tests.
 
 #ifndef TRIREME_MODELS_SHAPE_SHAPES_TESTING_H_
 #define TRIREME_MODELS_SHAPE_SHAPES_TESTING_H_
 
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
 
 #include "models/shape/mesh.h"
 
 namespace trireme {
+
+// A GLB file of that JSON and no buffer.
+inline std::string GlbOfJson(std::string json) {
+  json.append((4 - json.size() % 4) % 4, ' ');
+  const auto u32 = [](size_t value) {
+    const auto narrow = static_cast<uint32_t>(value);
+    return std::string(reinterpret_cast<const char*>(&narrow), sizeof(narrow));
+  };
+  return "glTF" + u32(2) + u32(20 + json.size()) + u32(json.size()) + "JSON" +
+         json;
+}
 
 inline Mesh BoxMesh(Vector3f low, Vector3f high) {
   Mesh mesh;
