@@ -4,8 +4,9 @@
 extern "C" {
 
 // OpenMPI keeps much of what it allocates until the process ends, fontconfig
-// (that charts choose fonts with) what it read. The caller of glibc's asprintf
-// cannot be named, and is OpenMPI: our code prints with fmt.
+// (that charts choose fonts with) what it read, gRPC's c-ares a name that it
+// looked up. The caller of glibc's asprintf cannot be named, and is OpenMPI:
+// our code prints with fmt.
 const char* __lsan_default_suppressions() {
   return "leak:libmpi\n"
          "leak:libopen-\n"
@@ -14,9 +15,13 @@ const char* __lsan_default_suppressions() {
          "leak:libhwloc\n"
          "leak:libevent\n"
          "leak:libOpenCL\n"
+         "leak:libcares\n"
          "leak:libfontconfig\n"
          "leak:__vasprintf_internal\n";
 }
+
+// Tests preload a library of faults, which comes before the sanitizer's own.
+const char* __asan_default_options() { return "verify_asan_link_order=0"; }
 
 // OpenMPI unloads its components in MPI_Finalize, after which a leak report
 // could not name them, nor a suppression match them.
