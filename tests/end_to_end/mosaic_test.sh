@@ -114,7 +114,9 @@ PYTHON
 expect_in sample.txt "4 shapes from "
 expect_in sample.txt "to 3 held-out ones: MMD "
 expect_in sample.txt "nearest training shape: squared Chamfer distance "
-[[ $(head -c 4 drawn.png) == $'\x89PNG' ]] || fail "no picture"
+for picture in drawn.png drawn_nearest.png; do
+  [[ $(head -c 4 "$picture") == $'\x89PNG' ]] || fail "no picture $picture"
+done
 for mesh in drawn/00_block_{0,1}.glb drawn/01_ring_{0,1}.glb; do
   [[ $(head -c 4 "$mesh") == glTF ]] || fail "no mesh $mesh"
 done

@@ -24,5 +24,6 @@ kinds=(--kind chair --kind table --kind lamp --kind sofa --kind bed
 "$trireme" inspect "$out" --plot "$out/loss.png"
 echo
 echo "drawn shapes: $out/drawn.png, as meshes in $out/drawn/"
+echo "beside the nearest real ones, 18 others: $out/drawn_nearest.png"
 echo "real ones:    $cache.png"
 echo "loss curve:   $out/loss.png"

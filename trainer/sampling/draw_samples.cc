@@ -29,14 +29,17 @@
 namespace trireme {
 namespace {
 
-// Compares what was drawn for `prompts` with real samples.
+// Compares what was drawn for `prompts` with real samples; see
+// RealSets::picture.
 absl::StatusOr<std::string> Compare(const LoadedRun& loaded,
                                     const SampleMedium& medium,
+                                    const std::string& picture,
                                     const std::vector<Sample>& prompts,
                                     std::span<const float> samples) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Dataset> held_out,
                    OpenHeldOut(loaded.job.data()));
-  return medium.Compare(prompts, samples, {*loaded.dataset, held_out.get()});
+  return medium.Compare(prompts, samples,
+                        {*loaded.dataset, held_out.get(), picture});
 }
 
 ShapeFiles FilesOf(const DrawOptions& options) {
@@ -259,7 +262,9 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   ASSIGN_OR_RETURN(const std::vector<float> generated,
                    sampler.Draw(plain, options.seed + 1, compared));
   absl::StatusOr<std::string> comparison = "";
-  if (leader) comparison = Compare(*loaded, **medium, compared, generated);
+  if (leader) {
+    comparison = Compare(*loaded, **medium, options.out, compared, generated);
+  }
   if (leader && comparison.ok()) {
     const absl::StatusOr<std::string> routes = RouteSharesText(options.run);
     if (routes.ok()) {

@@ -46,6 +46,9 @@ struct RealSets {
   const Dataset& training;
   // Null: nothing was held out.
   const Dataset* held_out = nullptr;
+  // The picture of drawn samples, beside which another may show some of those
+  // that are compared with the nearest real ones; empty: none does.
+  std::string picture;
 };
 
 class SampleMedium {

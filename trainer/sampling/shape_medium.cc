@@ -4,7 +4,9 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <map>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "fmt/format.h"
@@ -32,6 +34,10 @@ constexpr int kFileRefinements = 2;
 constexpr int kMeasureRefinements = 1;
 // On each shape that is measured.
 constexpr int64_t kPoints = 512;
+// Drawn shapes that are shown beside real ones, and in a row.
+constexpr size_t kMostBeside = 36;
+constexpr size_t kBesideInRow = 3;
+constexpr SampleParts kRealParts = {.token_set = true, .surface_points = true};
 constexpr RenderOptions kView = {.side = 128, .sky_rays = 8};
 
 std::string FolderOf(const std::string& path) {
@@ -39,6 +45,17 @@ std::string FolderOf(const std::string& path) {
   std::error_code error;
   const bool is_run = fs::exists(RunFolder(folder).job(), error);
   return is_run ? folder + "_meshes" : folder;
+}
+
+std::string NearestPictureOf(const std::string& path) {
+  const fs::path picture = path;
+  return picture.parent_path() /
+         (picture.stem().native() + "_nearest" + picture.extension().native());
+}
+
+Image ViewOf(const Mesh& mesh) {
+  return mesh.triangles.empty() ? FilledImage(kView.side, kView.side, 3, 255)
+                                : RenderMesh(mesh, kView);
 }
 
 // What any system takes as part of a file's name.
@@ -63,8 +80,7 @@ absl::StatusOr<MeasuredShapes> ReadReal(const Dataset& dataset, int64_t skip,
                                         int64_t least, int64_t most,
                                         const SurfaceOf& surface) {
   MeasuredShapes shapes;
-  RETURN_IF_ERROR(TakeReal(dataset, {.token_set = true, .surface_points = true},
-                           skip, least, most, "shapes",
+  RETURN_IF_ERROR(TakeReal(dataset, kRealParts, skip, least, most, "shapes",
                            [&](const Sample& sample) -> absl::Status {
                              ASSIGN_OR_RETURN(Points points, surface(sample));
                              shapes.points.push_back(std::move(points));
@@ -77,6 +93,7 @@ absl::StatusOr<MeasuredShapes> ReadReal(const Dataset& dataset, int64_t skip,
 struct Neighbors {
   double mean_distance = 0;
   double same_class = 0;  // share
+  std::vector<size_t> nearest;
 };
 
 // The nearest shape of `others` to each of `shapes`.
@@ -93,6 +110,7 @@ absl::StatusOr<Neighbors> NearestOf(const MeasuredShapes& shapes,
       if (distance < least) nearest = j;
       least = std::min(least, distance);
     }
+    neighbors.nearest.push_back(nearest);
     neighbors.mean_distance += least / count;
     neighbors.same_class +=
         (others.classes[nearest] == shapes.classes[i]) / count;
@@ -152,6 +170,7 @@ std::string ShapeMedium::FilesOf(const std::string& path) const {
 absl::Status ShapeMedium::CheckFiles(const std::string& path,
                                      bool overwrite) const {
   RETURN_IF_ERROR(CheckReplaces(path, overwrite));
+  RETURN_IF_ERROR(CheckReplaces(NearestPictureOf(path), overwrite));
   std::error_code error;
   for (fs::directory_iterator entry(FolderOf(path), error), end;
        !overwrite && !error && entry != end; entry.increment(error)) {
@@ -212,16 +231,61 @@ absl::Status ShapeMedium::Write(const std::string& path,
   return WritePng(path, picture);
 }
 
+absl::StatusOr<bool> ShapeMedium::WriteNearest(
+    const std::string& path, const std::vector<Mesh>& drawn,
+    const std::vector<int>& classes, const std::vector<size_t>& nearest,
+    const Dataset& training) const {
+  const auto elements = static_cast<size_t>(spec_.shape.num_elements());
+  const size_t shown = std::min(drawn.size(), kMostBeside);
+  std::map<size_t, Image> real;
+  for (size_t i = 0; i < shown; ++i) real[nearest[i]];
+  const auto last = static_cast<int64_t>(real.rbegin()->first);
+  size_t place = 0;
+  bool alike = true;
+  RETURN_IF_ERROR(
+      TakeReal(training, kRealParts, 0, last + 1, last + 1, "shapes",
+               [&](const Sample& sample) -> absl::Status {
+                 const auto wanted = real.find(place++);
+                 if (wanted == real.end() || !alike) return absl::OkStatus();
+                 const std::vector<float>& values = sample.latents.mean.empty()
+                                                        ? sample.token_set
+                                                        : sample.latents.mean;
+                 alike = values.size() == elements;
+                 if (!alike) return absl::OkStatus();
+                 ASSIGN_OR_RETURN(const Mesh mesh,
+                                  mesh_(values, sample, kMeasureRefinements));
+                 wanted->second = ViewOf(mesh);
+                 return absl::OkStatus();
+               }));
+  if (!alike) return false;
+  std::map<int, std::vector<size_t>> of_class;
+  for (size_t i = 0; i < shown; ++i) of_class[classes[i]].push_back(i);
+  std::vector<LabelGridRow> grid;
+  for (const auto& [class_id, members] : of_class) {
+    const bool named = class_id >= 0 && class_id < training.num_classes();
+    const std::string name = named ? training.class_name(class_id) : "";
+    for (size_t i = 0; i < members.size(); ++i) {
+      if (i % kBesideInRow == 0) grid.push_back({name, {}});
+      std::vector<Image>& images = grid.back().images;
+      images.push_back(ViewOf(drawn[members[i]]));
+      images.push_back(real.at(nearest[members[i]]));
+    }
+  }
+  ASSIGN_OR_RETURN(const Image picture, DrawLabelGrid(grid, {.magnify = 1}));
+  RETURN_IF_ERROR(WritePng(path, picture));
+  return true;
+}
+
 absl::StatusOr<std::string> ShapeMedium::Compare(
     const std::vector<Sample>& prompts, std::span<const float> samples,
     const RealSets& real) const {
   const int64_t elements = spec_.shape.num_elements();
   const auto count = static_cast<int64_t>(prompts.size());
   MeasuredShapes drawn;
+  std::vector<Mesh> meshes;
   for (int64_t i = 0; i < count; ++i) {
-    ASSIGN_OR_RETURN(const Mesh mesh,
-                     mesh_(samples.subspan(i * elements, elements), prompts[i],
-                           kMeasureRefinements));
+    ASSIGN_OR_RETURN(Mesh mesh, mesh_(samples.subspan(i * elements, elements),
+                                      prompts[i], kMeasureRefinements));
     if (mesh.triangles.empty()) continue;
     drawn.points.push_back(
         SampleSurface(mesh, kPoints,
@@ -229,6 +293,7 @@ absl::StatusOr<std::string> ShapeMedium::Compare(
                                     .purpose = RandomPurpose::kSampling}))
             .points);
     drawn.classes.push_back(prompts[i].class_id);
+    if (meshes.size() < kMostBeside) meshes.push_back(std::move(mesh));
   }
   if (drawn.points.empty()) {
     return FailedPrecondition(
@@ -262,6 +327,15 @@ absl::StatusOr<std::string> ShapeMedium::Compare(
       drawn.points.size(), count, count, held_out ? "held-out" : "training",
       TextOf(distance), TextOf(floor), own.mean_distance, 100 * own.same_class,
       theirs.mean_distance, 100 * theirs.same_class);
+  if (!real.picture.empty()) {
+    const std::string path = NearestPictureOf(real.picture);
+    ASSIGN_OR_RETURN(
+        const bool written,
+        WriteNearest(path, meshes, drawn.classes, own.nearest, real.training));
+    if (written) {
+      text += fmt::format("drawn shapes beside their nearest ones: {}\n", path);
+    }
+  }
   if (!held_out) {
     text +=
         "these were trained on, as the job holds none out (data.held_out)\n";

@@ -4,6 +4,7 @@
 #ifndef TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
 #define TRIREME_TRAINER_SAMPLING_SHAPE_MEDIUM_H_
 
+#include <cstddef>
 #include <functional>
 #include <span>
 #include <string>
@@ -53,7 +54,10 @@ class ShapeMedium final : public SampleMedium {
   absl::Status Write(const std::string& path,
                      const DrawnRows& rows) const override;
   // Minimum matching distance, coverage and 1-nearest-neighbour accuracy, and
-  // the distance of the nearest training shape, which tells of copies.
+  // the distance of the nearest training shape, which tells of copies. Some of
+  // the drawn shapes, each with that one to its right, are in a picture of the
+  // other's name with _nearest behind it, where both are sets of as many
+  // tokens.
   absl::StatusOr<std::string> Compare(const std::vector<Sample>& prompts,
                                       std::span<const float> samples,
                                       const RealSets& real) const override;
@@ -62,6 +66,14 @@ class ShapeMedium final : public SampleMedium {
   // The first points of a real sample's surface: those that it has, or of what
   // it decodes to.
   absl::StatusOr<std::vector<Vector3f>> SurfaceOf(const Sample& sample) const;
+  // `drawn`: a mesh for each of the classes; `nearest`: to each the place in
+  // the order of TakeReal of a shape of `training` after the first `skip`.
+  // False: no picture, as shapes there are not what the model draws.
+  absl::StatusOr<bool> WriteNearest(const std::string& path,
+                                    const std::vector<Mesh>& drawn,
+                                    const std::vector<int>& classes,
+                                    const std::vector<size_t>& nearest,
+                                    const Dataset& training) const;
 
   FieldSpec spec_;
   MeshOf mesh_;
