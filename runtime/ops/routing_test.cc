@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -207,6 +208,23 @@ TEST_P(RoutingTest, ARowsProductHasTheSameBitsInEveryPlace) {
         x.Slice(begin, 300), weights, std::vector<int64_t>{300 - begin}, true));
     EXPECT_EQ(part, std::vector<double>(whole.begin() + begin * n, whole.end()))
         << begin;
+  }
+}
+
+// Of so many columns one is left behind the whole slabs.
+TEST_P(RoutingTest, OneColumnMoreThanASlabIsRight) {
+  const std::vector<int64_t> counts = {200, 7};
+  const int64_t rows = 207, k = 64, n = 257;
+  const Tensor x = operands_({rows, k});
+  const Tensor weights = operands_({2, n, k});
+  const Tensor y = GroupedMatMul(x, weights, counts, /*transpose=*/true);
+  for (const auto& [group, begin, end] :
+       {std::tuple(0, 0, 200), std::tuple(1, 200, 207)}) {
+    ExpectNear(y.Slice(begin, end),
+               Doubles(MatMul(x.Slice(begin, end),
+                              weights.Slice(group, group + 1).Reshape({n, k}),
+                              nullptr, {.transpose_b = true})),
+               "product", 8);
   }
 }
 

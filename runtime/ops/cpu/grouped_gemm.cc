@@ -226,7 +226,8 @@ void RunProducts(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
                                group * spec.n * spec.k * size +
                                task.begin * of_column;
     std::byte* const run = workspace.OfThread();
-    if (products.packs()) {
+    // A last column alone may lie as the kernel reads it.
+    if (product.packed_bytes() > 0) {
       std::byte* const packed = run + products.run_bytes();
       product.Pack(weights, packed, run);
       weights = packed;
