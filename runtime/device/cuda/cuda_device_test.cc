@@ -3,6 +3,8 @@
 
 #include "runtime/device/cuda/cuda_device.h"
 
+#include <cuda_runtime_api.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -91,6 +93,22 @@ TEST_P(CudaDeviceTest, MarksKnowWhenTheirStreamsCameToThem) {
   first.Synchronize();
   EXPECT_GE(watch.seconds(), kSeconds);
   EXPECT_EQ(watch.seconds(), watch.seconds());
+}
+
+// What cuDNN finds after a launch would be taken for its failure.
+TEST_P(CudaDeviceTest, AskingForWhatIsNotDoneLeavesNoError) {
+  Stream& stream = device_->stream();
+  const auto given = [&] {
+    stream.Launch(
+        [] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); });
+  };
+  given();
+  stream.Record().Test();
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  given();
+  stream.Mark()->Reached();
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  stream.Synchronize();
 }
 
 TEST_P(CudaDeviceTest, CopiesToAndFromTheHost) {

@@ -10,6 +10,18 @@
 namespace trireme {
 namespace {
 
+// Whether a stream has come to the event. CUDA keeps that it has not as the
+// thread's last error, which a library would take for one of its own launch.
+bool IsDone(cudaEvent_t event) {
+  const cudaError_t error = cudaEventQuery(event);
+  if (error == cudaErrorNotReady) {
+    (void)cudaGetLastError();
+    return false;
+  }
+  CheckCuda(error);
+  return true;
+}
+
 // A point in a stream.
 class Point final : public Event::Work {
  public:
@@ -20,11 +32,7 @@ class Point final : public Event::Work {
   ~Point() override { CheckCuda(cudaEventDestroy(event_)); }
 
   void Wait() override { CheckCuda(cudaEventSynchronize(event_)); }
-  bool Test() override {
-    const cudaError_t error = cudaEventQuery(event_);
-    if (error != cudaErrorNotReady) CheckCuda(error);
-    return error == cudaSuccess;
-  }
+  bool Test() override { return IsDone(event_); }
   bool OrderBefore(Stream& stream) override {
     auto* const waiting = dynamic_cast<CudaStream*>(&stream);
     if (waiting == nullptr) return false;
@@ -46,11 +54,7 @@ class TimedPoint final : public StreamMark {
   }
   ~TimedPoint() override { CheckCuda(cudaEventDestroy(event_)); }
 
-  bool Reached() override {
-    const cudaError_t error = cudaEventQuery(event_);
-    if (error != cudaErrorNotReady) CheckCuda(error);
-    return error == cudaSuccess;
-  }
+  bool Reached() override { return IsDone(event_); }
   void Wait() override { CheckCuda(cudaEventSynchronize(event_)); }
   double SecondsSince(const StreamMark& earlier) const override {
     float milliseconds = 0;

@@ -39,6 +39,10 @@ namespace {
 // Whether this thread runs a host function, which may not call CUDA.
 thread_local bool in_host_function = false;
 
+// Of this thread, until it is asked for; only what is no failure is kept, for
+// failures end the process.
+thread_local cudaError_t last_error = cudaSuccess;
+
 struct Gpu {
   Gpu() {
     const char* const text = std::getenv("TRIREME_EMULATED_GPU");
@@ -420,7 +424,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (emulation::Scheduler::Reached(event->point)) return cudaSuccess;
   // Whoever asks again finds it done: no device is late for ever.
   gpu->scheduler.Reach(event->point);
-  return cudaErrorNotReady;
+  return emulation::last_error = cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   LockedGpu gpu("cudaEventSynchronize");
@@ -461,7 +465,9 @@ cudaError_t cudaFuncGetName(const char** name, const void*) {
   *name = "a kernel of the emulated GPU";
   return cudaSuccess;
 }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() {
+  return std::exchange(emulation::last_error, cudaSuccess);
+}
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
     case cudaSuccess:

@@ -169,6 +169,9 @@ TEST_F(EmulatedGpu, AnEventThatIsAskedForComes) {
   CheckCuda(cudaEventRecord(event, job.stream()));
   EXPECT_EQ(cudaEventQuery(event), cudaErrorNotReady);
   EXPECT_EQ(cudaEventQuery(event), cudaSuccess);
+  // As a GPU has it.
+  EXPECT_EQ(cudaGetLastError(), cudaErrorNotReady);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
   CheckCuda(cudaEventDestroy(event));
 }
 
