@@ -6,6 +6,7 @@
 #include <system_error>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/status.h"
@@ -14,16 +15,18 @@
 
 namespace trireme {
 
-absl::StatusOr<std::string> RouteSharesText(const std::string& run,
-                                            int64_t steps) {
+std::string RouteSharesText(const std::string& run, int64_t steps) {
   const std::string path = RunFolder(run).metrics();
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return "";
-  ASSIGN_OR_RETURN(const std::vector<nlohmann::json> entries,
-                   ReadMetrics(path));
+  const absl::StatusOr<std::vector<nlohmann::json>> entries = ReadMetrics(path);
+  if (!entries.ok()) {
+    return fmt::format("routes are not known: {}\n",
+                       MessageOf(entries.status()));
+  }
   double least = std::numeric_limits<double>::infinity(), most = 0;
   int64_t counted = 0;
-  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
+  for (auto entry = entries->rbegin(); entry != entries->rend(); ++entry) {
     const auto layers = entry->find("expert_shares");
     if (layers == entry->end() || !layers->is_object()) continue;
     for (const nlohmann::json& shares : *layers) {

@@ -6,16 +6,13 @@
 #include <cstdint>
 #include <string>
 
-#include "absl/status/statusor.h"
-
 namespace trireme {
 
 // A line for people: of the run's last `steps` steps the smallest and the
 // largest share of its layer's routes that an expert had in one of them. Empty
-// of a run without experts or without metrics. Errors: metrics that cannot be
-// read.
-absl::StatusOr<std::string> RouteSharesText(const std::string& run,
-                                            int64_t steps = 100);
+// of a run without experts or without metrics; of one whose metrics cannot be
+// read it says why, as what stands beside it is not to be lost with them.
+std::string RouteSharesText(const std::string& run, int64_t steps = 100);
 
 }  // namespace trireme
 
