@@ -12,6 +12,7 @@
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "runtime/telemetry/metrics_log.h"
+#include "scheduler/cluster/tf32.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/simulator/trace.h"
 #include "tools/commands.h"
@@ -39,8 +40,8 @@ absl::StatusOr<RehearseOptions> OptionsOf(const ParsedCommand& arguments) {
       ResolveJob(job.job, {dataset->size(), dataset->num_classes()});
   RETURN_IF_ERROR(job.locations.Locate(setup.status()));
   options.setup = *setup;
-  ASSIGN_OR_RETURN(const Cluster cluster,
-                   LoadCluster(arguments.Get("cluster")));
+  ASSIGN_OR_RETURN(Cluster cluster, LoadCluster(arguments.Get("cluster")));
+  if (setup->kernel_libraries.tf32) UseTf32(cluster);
   ASSIGN_OR_RETURN(options.cluster, ResolveCluster(cluster));
   ASSIGN_OR_RETURN(const PlanFile plan, LoadPlanFile(arguments.Get("plan")));
   const auto ranks = RanksOf(plan.plan);

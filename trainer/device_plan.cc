@@ -6,6 +6,7 @@
 
 #include "runtime/comm/single.h"
 #include "runtime/core/status.h"
+#include "scheduler/cluster/tf32.h"
 #include "scheduler/pieces/measured_times.h"
 #include "trainer/describe.h"
 #include "trainer/model_shape_of.h"
@@ -52,6 +53,7 @@ absl::StatusOr<DevicePlan> PlanWithin(const TrainingSetup& setup,
   plan.input.model = ModelShapeOf(setup);
   plan.input.global_batch = setup.global_batch;
   plan.input.options.best = 1;
+  if (setup.kernel_libraries.tf32) UseTf32(cluster);
   ASSIGN_OR_RETURN(const ClusterModel measured, ResolveCluster(cluster));
   UseMeasuredTimes(measured, plan.input.model);
   int64_t budget = device_bytes;
