@@ -9,6 +9,7 @@
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
 #include "runtime/core/log.h"
+#include "runtime/device/compute_device.h"
 #include "scheduler/cluster/cluster.h"
 
 namespace trireme {
