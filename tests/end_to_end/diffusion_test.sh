@@ -60,6 +60,32 @@ assert config["_class_name"] == "DiTTransformer2DModel", config
 assert (config["in_channels"], config["out_channels"]) == (1, 2), config
 assert config["num_embeds_ada_norm"] == 10, config
 PYTHON
+echo "== evaluated at given inputs, on one rank and by stages"
+python3 - <<'PYTHON'
+from weights_files import write
+write("inputs.safetensors", {
+    "hidden_states": ([2, 1, 28, 28], [i % 13 / 13 for i in range(2 * 784)]),
+    "timestep": ([2], [10.0, 900.0]), "class_labels": ([2], [3.0, 10.0]),
+    "cotangent": ([2, 2, 28, 28], [i % 7 / 7 for i in range(4 * 784)])})
+PYTHON
+echo 'grid { pp: 2 }' > stages.textproto
+forward=("$trireme" forward weights --inputs inputs.safetensors --gradients
+  --precision FP64)
+"${forward[@]}" --out whole.safetensors
+"${forward[@]}" --out stages.safetensors --plan stages.textproto
+python3 - <<'PYTHON'
+from weights_files import read
+whole, stages = read("whole.safetensors"), read("stages.safetensors")
+assert whole["sample"][0] == [2, 2, 28, 28], whole["sample"][0]
+assert any(whole["gradient.proj_out_2.weight"][1])
+assert whole.keys() == stages.keys()
+for name, (shape, values) in whole.items():
+    largest = max(map(abs, values))
+    error = max(abs(a - b) for a, b in zip(values, stages[name][1]))
+    # A bias of keys has no gradient but rounding.
+    assert error <= 1e-9 * largest + 1e-12, (name, error, largest)
+PYTHON
+
 echo "== the class's first name, by which the published weights go"
 cp -r weights former
 python3 - <<'PYTHON'

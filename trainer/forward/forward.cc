@@ -73,8 +73,13 @@ absl::StatusOr<Prepared> Prepare(const ForwardOptions& options,
   // The step that makes gradients changes nothing.
   setup.optimizer.clip_norm = 0;
   setup.optimizer.ema_decay = 0;
+  // It is the only objective that every model's output has.
+  InputGradients unread;
+  TrainingSetup planned = setup;
+  planned.objective =
+      std::make_shared<CotangentObjective>(unread, setup.family->predictions());
   ASSIGN_OR_RETURN(prepared.plan, ResolvePlan(options.plan.value_or(Plan()),
-                                              PlanContextOf(setup, ranks)));
+                                              PlanContextOf(planned, ranks)));
   return prepared;
 }
 
