@@ -55,8 +55,8 @@ absl::Status FolderTensors::Check(const std::string& name,
                                   const Shape& shape) const {
   const auto holder = holders_.find(name);
   if (holder == holders_.end()) {
-    return NotFound("{}: found no tensor '{}' of shape {}{}", folder_, name,
-                    shape.ToString(), Nearest(name));
+    return NotFound("{}: found no tensor '{}' of shape {}{}{}", folder_, name,
+                    shape.ToString(), Nearest(name), Unread());
   }
   const SafetensorsFile::Entry& found = holder->second->tensors().at(name);
   if (found.shape == shape && IsFloating(found.dtype)) {
@@ -107,7 +107,12 @@ std::string FolderTensors::Checksum() const {
 absl::Status FolderTensors::OpenFiles(WeightLibrary library) {
   const std::string index = folder_ + "/" + WeightsIndex(library);
   std::error_code error;
-  if (!fs::exists(index, error)) return OpenFile(WholeWeights(library));
+  if (!fs::exists(index, error)) {
+    const std::string whole = WholeWeights(library);
+    if (fs::exists(folder_ + "/" + whole, error)) return OpenFile(whole);
+    return NotFound("{}: found neither {} nor {}, expected one of them{}",
+                    folder_, whole, WeightsIndex(library), Unread());
+  }
   ASSIGN_OR_RETURN(const Json json, ReadJsonObject(index));
   const Json map = json.value("weight_map", Json());
   if (!map.is_object()) {
@@ -155,6 +160,25 @@ std::string FolderTensors::Nearest(const std::string& name) const {
   for (const auto& [tensor, file] : holders_) names.push_back(tensor);
   const std::string nearest = NearestName(name, names);
   return nearest.empty() ? "" : fmt::format(" (nearest: '{}')", nearest);
+}
+
+std::string FolderTensors::Unread() const {
+  std::set<std::string> read;
+  for (const auto& file : files_) {
+    read.insert(fs::path(file->path()).filename().string());
+  }
+  const absl::StatusOr<std::vector<std::string>> names = ListDirectory(folder_);
+  if (!names.ok()) return "";
+  std::vector<std::string> unread;
+  for (const std::string& name : *names) {
+    const bool has_weights =
+        name.ends_with(".safetensors") || name.ends_with(".bin");
+    if (has_weights && !read.contains(name)) unread.push_back(name);
+  }
+  if (unread.empty()) return "";
+  return fmt::format(
+      "; {}{} lies there, which no index names", unread.front(),
+      unread.size() == 1 ? "" : fmt::format(" (of {})", unread.size()));
 }
 
 }  // namespace trireme

@@ -76,6 +76,9 @@ class FolderTensors final : public TensorSource {
   absl::Status OpenFiles(WeightLibrary library);
   absl::Status OpenFile(const std::string& name);
   std::string Nearest(const std::string& name) const;
+  // For errors: files of weights that lie there and are not read, which may
+  // have what is missed. Empty if there are none.
+  std::string Unread() const;
 
   std::string folder_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;

@@ -286,6 +286,38 @@ TEST_F(WeightFolderTest, NothingIsOverwritten) {
   EXPECT_NE(MessageOf(again).find("expected a new folder"), std::string::npos);
 }
 
+// An index that lost a shard, and the other kinds of files that hubs offer.
+TEST_F(WeightFolderTest, FilesThatNoIndexNamesAreNamedWhereTensorsAreMissed) {
+  Write({.max_shard_bytes = 150});
+  const std::string transformer = folder_ + "/transformer/";
+  const std::string index =
+      transformer + "diffusion_pytorch_model.safetensors.index.json";
+  const std::string shard =
+      "diffusion_pytorch_model-00002-of-00004.safetensors";
+  auto json = nlohmann::json::parse(*ReadFile(index, 1 << 20));
+  nlohmann::json others = nlohmann::json::object();
+  for (const auto& [tensor, file] : json["weight_map"].items()) {
+    if (file.get<std::string>() != shard) others[tensor] = file;
+  }
+  json["weight_map"] = others;
+  fs::remove(index);
+  ASSERT_TRUE(WriteFileAtomically(index, json.dump()).ok());
+  const std::string lost = ErrorOf(Table());
+  EXPECT_NE(lost.find("found no tensor '"), std::string::npos) << lost;
+  EXPECT_NE(lost.find("; " + shard + " lies there, which no index names"),
+            std::string::npos)
+      << lost;
+  fs::remove(index);
+  const std::string none = ErrorOf(Table());
+  EXPECT_NE(
+      none.find("found neither diffusion_pytorch_model.safetensors nor "
+                "diffusion_pytorch_model.safetensors.index.json, expected one "
+                "of them; diffusion_pytorch_model-00001-of-00004.safetensors "
+                "(of 4) lies there"),
+      std::string::npos)
+      << none;
+}
+
 TEST_F(WeightFolderTest, BrokenFilesAreErrors) {
   Write();
   const std::string config = folder_ + "/transformer/config.json";
