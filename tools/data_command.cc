@@ -253,9 +253,11 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
                summary->elsewhere, summary->shards);
     return absl::OkStatus();
   }
-  fmt::print("latents of {} {} in {} shards in {}; {} skipped as unreadable\n",
+  fmt::print("latents of {} {} in {} shards in {}; {} skipped as {}\n",
              summary->samples, things, summary->shards, options.folder,
-             summary->skipped);
+             summary->skipped,
+             encoder->skips_smaller ? "unreadable or smaller than every size"
+                                    : "unreadable");
   return absl::OkStatus();
 }
 

@@ -297,8 +297,7 @@ class Writer {
       RETURN_IF_ERROR(device_.status());
       if (!encoded.ok()) {
         first_error_.Update(encoded.status());
-        LOG(WARNING) << "skipping an unreadable sample: "
-                     << MessageOf(encoded.status());
+        LOG(WARNING) << "skipping a sample: " << MessageOf(encoded.status());
         continue;
       }
       AddMembers(fmt::format("{:09}", i), *encoded, tar);

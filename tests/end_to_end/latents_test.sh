@@ -117,7 +117,7 @@ for k in range(9):
     open(f"shapes/one/{k}.png", "wb").write(png(20 * k, height, width))
 PYTHON
 "$trireme" data --latents sd shapes sized --size 4x12 --size 8x8 > data.txt
-expect_in data.txt "latents of 8 pictures in 1 shards in sized; 1 skipped"
+expect_in data.txt "latents of 8 pictures in 1 shards in sized; 1 skipped as unreadable or smaller than every size"
 job 6 | sed 's/"latents"/"sized"/' > sized.textproto
 "$trireme" train sized.textproto --out sized_run > sized.txt
 expect_in sized.txt "4x4: 5 samples of 4 tokens"
