@@ -17,7 +17,6 @@ namespace trireme {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kDefaultGemmEfficiency = 0.7;
 constexpr double kDefaultHostMemoryRate = 50e9;
 constexpr double kDefaultDriveRate = 2e9;
 constexpr uint64_t kMaxRanks = 1 << 20;

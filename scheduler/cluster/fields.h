@@ -15,6 +15,8 @@ namespace trireme {
 
 inline constexpr int kMaxNodes = 4096;
 inline constexpr uint64_t kMaxDevicesPerNode = 1024;
+// What products achieve of the peak where nothing is said of it.
+inline constexpr double kDefaultGemmEfficiency = 0.7;
 
 // "cluster.nodes[3].count: found 0, expected 1 to 1024".
 template <typename Found>

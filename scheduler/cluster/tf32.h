@@ -7,8 +7,9 @@
 
 namespace trireme {
 
-// What devices say of TF32 becomes what they have for fp32; devices that say
-// nothing of it stay as they are.
+// What devices say of TF32 becomes what they have for fp32, but for attention,
+// which GPUs compute without it; devices that say nothing of it stay as they
+// are.
 void UseTf32(Cluster& cluster);
 
 }  // namespace trireme

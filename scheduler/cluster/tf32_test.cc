@@ -22,6 +22,32 @@ TEST(Tf32Test, ProductsOfFp32HaveItsRate) {
   }
 }
 
+// Else a plan for long sequences would promise steps several times as fast as
+// they are.
+TEST(Tf32Test, AttentionIsAsSlowAsWithoutIt) {
+  for (const bool has_curve : {false, true}) {
+    Cluster cluster =
+        DescribeCluster({.device = "H100", .nodes = 1, .devices_per_node = 2})
+            .value();
+    for (const double flops : {1e9, 1e12}) {
+      if (!has_curve) break;
+      Cluster::Device::RateShare& point =
+          *cluster.mutable_devices(0)->add_product_shares();
+      point.set_flops(flops);
+      point.set_share(flops / 2e12);
+    }
+    const ClusterDevice before = ResolveCluster(cluster)->devices[0];
+    UseTf32(cluster);
+    const ClusterDevice after = ResolveCluster(cluster)->devices[0];
+    for (const double flops : {1e8, 1e11, 1e13}) {
+      const double seconds = before.AttentionSeconds(flops, 4);
+      EXPECT_NEAR(after.AttentionSeconds(flops, 4), seconds, 1e-9 * seconds);
+      EXPECT_LT(after.ProductSeconds(flops, 4),
+                before.ProductSeconds(flops, 4));
+    }
+  }
+}
+
 TEST(Tf32Test, ADeviceWithoutItKeepsItsRate) {
   Cluster cluster;
   Cluster::Device& device = *cluster.add_devices();
