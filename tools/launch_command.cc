@@ -430,19 +430,22 @@ int Run(const ParsedCommand& arguments, int, char**) {
   if (arguments.Has("dry_run")) {
     return PrintDryRun(arguments, *launch, *start, *self);
   }
-  std::vector<Host> named = job.machines.hosts;
-  named.insert(named.end(), job.machines.spares.begin(),
-               job.machines.spares.end());
-  const absl::Status known = CheckNames(
-      named, 2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe));
-  if (!known.ok()) return Fail(kName, known);
+  const bool may_take_up =
+      arguments.Has("resume") && !arguments.Has("checkpoint");
+  // Ranks whose launch is gone do not wait for long, and start nowhere.
+  if (!may_take_up || !HasRanks(job.folder)) {
+    std::vector<Host> named = job.machines.hosts;
+    named.insert(named.end(), job.machines.spares.begin(),
+                 job.machines.spares.end());
+    const absl::Status known = CheckNames(
+        named, 2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe));
+    if (!known.ok()) return Fail(kName, known);
+  }
   JobWatch watch(job.folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
   const SignalQueue signals;
   std::optional<LeftRanks> left;
-  if (arguments.Has("resume") && !arguments.Has("checkpoint")) {
-    left = FindLeftRanks(job.folder);
-  }
+  if (may_take_up) left = FindLeftRanks(job.folder);
   absl::StatusOr<std::optional<TlsIdentity>> identity =
       IdentityOf(arguments, left);
   if (!identity.ok()) return Fail(kName, identity.status());

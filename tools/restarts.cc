@@ -107,6 +107,17 @@ absl::StatusOr<StartedRanks> Start(const LaunchedJob& job, int64_t start,
                     job.hear_us);
 }
 
+// Of a launch on this machine whose mpirun is still there.
+std::optional<LaunchRecord> RecordOfRanks(const std::string& folder) {
+  const absl::StatusOr<LaunchRecord> record = ReadLaunchRecord(folder);
+  if (!record.ok() || record->host != HostName()) return std::nullopt;
+  const auto mpirun = static_cast<pid_t>(record->mpirun);
+  if (mpirun <= 1 || StartTicksOf(mpirun) != record->mpirun_ticks) {
+    return std::nullopt;
+  }
+  return *record;
+}
+
 // Its path, which sorts as its step does; empty: there is none.
 std::string NewestCheckpoint(const std::string& folder) {
   return LatestCheckpoint(RunFolder(folder).checkpoints()).value_or("");
@@ -166,20 +177,21 @@ absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job) {
   return start;
 }
 
+bool HasRanks(const std::string& folder) {
+  return RecordOfRanks(folder).has_value();
+}
+
 std::optional<LeftRanks> FindLeftRanks(const std::string& folder) {
-  const absl::StatusOr<LaunchRecord> record = ReadLaunchRecord(folder);
-  if (!record.ok() || record->host != HostName()) return std::nullopt;
-  const auto mpirun = static_cast<pid_t>(record->mpirun);
-  if (mpirun <= 1 || StartTicksOf(mpirun) != record->mpirun_ticks) {
-    return std::nullopt;
-  }
+  const std::optional<LaunchRecord> record = RecordOfRanks(folder);
+  if (!record.has_value()) return std::nullopt;
   // One that is stopped does not answer, but is there.
   if (!absl::IsUnavailable(
           CoordinatorClient(record->address).GetStatus().status())) {
     return std::nullopt;
   }
   return LeftRanks{.record = *record,
-                   .ranks = {.mpirun = mpirun, .taken_up = true}};
+                   .ranks = {.mpirun = static_cast<pid_t>(record->mpirun),
+                             .taken_up = true}};
 }
 
 int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,

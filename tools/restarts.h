@@ -49,6 +49,10 @@ struct LaunchedJob {
 // What starts its ranks, up to and with `program`. Errors: as StartOf.
 absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job);
 
+// Whether ranks of this run's that were started on this machine are there, for
+// whichever launch.
+bool HasRanks(const std::string& folder);
+
 // Ranks of this run's that a launch which is gone left running on this machine,
 // and that can be taken up: nobody hears them.
 struct LeftRanks {
