@@ -29,8 +29,8 @@ lines_of() { wc -l < "$1/metrics.jsonl"; }
 did() { (($(lines_of "$1") >= $2)); } # did RUN STEPS
 same_as_whole() { # the last checkpoint of a run, file by file
   local file
-  for file in whole/checkpoints/step_00000400/*; do
-    cmp "$file" "$1/checkpoints/step_00000400/${file##*/}"
+  for file in whole/checkpoints/step_00000160/*; do
+    cmp "$file" "$1/checkpoints/step_00000160/${file##*/}"
   done
 }
 
@@ -41,7 +41,7 @@ cat > job.textproto <<JOB
 model { dit { hidden: 32 layers: 2 heads: 4 patch: 7 } }
 data { webdataset { paths: "$work/shards" } resolution: 28 channels: 1 }
 global_batch: 8
-steps: 400
+steps: 160
 checkpoint { memory_every: 2 memory_folder: "$work/memory" }
 optimizer { ema_decay: 0.9 }
 sample { at_end: false }
