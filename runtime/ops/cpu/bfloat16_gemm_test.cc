@@ -1,21 +1,26 @@
-// Both kernels for bf16 products against sums in fp64. Jobs meet only one of
-// them on a given processor, and the large shapes that take its special ways
+// The kernels for bf16 products against sums in fp64. Jobs meet only some of
+// them on a given processor, and the large shapes that take their special ways
 // are too slow for tests of whole models.
 
 #include "runtime/ops/cpu/bfloat16_gemm.h"
 
 #include <omp.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/tensor.h"
+#include "runtime/ops/cpu/amx_gemm.h"
 #include "runtime/ops/cpu/bfloat16_dot.h"
 #include "runtime/ops/cpu/onednn_gemm.h"
 #include "runtime/ops/ops_testing.h"
@@ -97,6 +102,32 @@ std::vector<CpuGemmSpec> Products() {
   return specs;
 }
 
+// A copy of a tensor's bytes, behind which no one may read or write.
+class AtEndOfMemory {
+ public:
+  explicit AtEndOfMemory(const Tensor& x) {
+    const int64_t page = sysconf(_SC_PAGESIZE);
+    const int64_t bytes = (x.bytes() + page - 1) / page * page;
+    size_ = bytes + page;
+    memory_ = static_cast<char*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    CHECK(memory_ != MAP_FAILED);
+    CHECK_EQ(mprotect(memory_ + bytes, page, PROT_NONE), 0);
+    data_ = memory_ + bytes - x.bytes();
+    std::memcpy(data_, x.raw_data(), x.bytes());
+  }
+  ~AtEndOfMemory() { munmap(memory_, size_); }
+  AtEndOfMemory(const AtEndOfMemory&) = delete;
+  AtEndOfMemory& operator=(const AtEndOfMemory&) = delete;
+
+  char* data() const { return data_; }
+
+ private:
+  char* memory_;
+  int64_t size_;
+  char* data_;
+};
+
 using MakeGemm = std::unique_ptr<Gemm> (*)(const CpuGemmSpec&);
 
 class BFloat16Products : public testing::Test {
@@ -123,12 +154,17 @@ class BFloat16Products : public testing::Test {
       spec.threads = threads;
       const std::unique_ptr<Gemm> gemm = make(spec);
       ASSERT_NE(gemm, nullptr);
-      const Tensor workspace = Tensor::Empty(
-          device_, {std::max<int64_t>(1, gemm->workspace_bytes())},
-          DType::kBool, MemoryCategory::kWorkspace, "workspace");
+      const Tensor workspace = Workspace(*gemm);
       const Tensor out = before();
-      gemm->Run(a.raw_data(), b.raw_data(), bias.raw_data(), out.raw_data(),
-                workspace.raw_data());
+      if (at_end_of_memory_) {
+        AtEndOfMemory a_end(a), b_end(b), bias_end(bias), out_end(out);
+        gemm->Run(a_end.data(), b_end.data(), bias_end.data(), out_end.data(),
+                  workspace.raw_data());
+        std::memcpy(out.raw_data(), out_end.data(), out.bytes());
+      } else {
+        gemm->Run(a.raw_data(), b.raw_data(), bias.raw_data(), out.raw_data(),
+                  workspace.raw_data());
+      }
       const std::vector<double> got = Doubles(out);
       for (size_t i = 0; i < got.size(); ++i) {
         ASSERT_NEAR(got[i], expected[i], rounding * (1 + std::abs(expected[i])))
@@ -137,7 +173,14 @@ class BFloat16Products : public testing::Test {
     }
   }
 
+  Tensor Workspace(const Gemm& gemm) {
+    return Tensor::Empty(device_,
+                         {std::max<int64_t>(1, gemm.workspace_bytes())},
+                         DType::kBool, MemoryCategory::kWorkspace, "workspace");
+  }
+
   CpuDevice device_{kPlenty};
+  bool at_end_of_memory_ = false;
 
  private:
   // Also what lies between the rows, which nobody may touch.
@@ -177,6 +220,108 @@ TEST_F(BFloat16Products, OfDotsAreRight) {
   if (!UsesBFloat16Dots()) GTEST_SKIP() << "not this processor's best";
   for (const CpuGemmSpec& spec : Products())
     ExpectRight(MakeBFloat16Gemm, spec);
+}
+
+TEST_F(BFloat16Products, OfTilesAreRight) {
+  if (!UsesAmx()) GTEST_SKIP() << "no matrix unit";
+  for (const CpuGemmSpec& spec : Products()) ExpectRight(MakeAmxGemm, spec);
+  // Several blocks of terms, and of rows, whose sums are kept between.
+  ExpectRight(MakeAmxGemm, WithBias(Unrounded(Spec(70, 40, 1100))));
+  ExpectRight(MakeAmxGemm, WithColumnsOfA(Spec(4130, 33, 544)));
+}
+
+// Every extent about a tile, with operands that end where memory does.
+TEST_F(BFloat16Products, OfTilesOfOddSizesStayWithinTheirOperands) {
+  if (!UsesAmx()) GTEST_SKIP() << "no matrix unit";
+  const std::vector<int64_t> sizes = {1,  2,  15, 16, 17, 31, 32,
+                                      33, 47, 48, 63, 64, 65, 70};
+  at_end_of_memory_ = true;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    for (size_t j = 0; j < sizes.size(); ++j) {
+      const CpuGemmSpec spec =
+          Spec(sizes[i], sizes[j], sizes[(3 * i + 5 * j) % sizes.size()]);
+      for (const CpuGemmSpec& layout :
+           {spec, WithColumnsOfB(spec), WithColumnsOfA(spec),
+            WithColumnsOfB(WithColumnsOfA(spec))}) {
+        switch ((i + j) % 4) {
+          case 0:
+            ExpectRight(MakeAmxGemm, WithBias(layout));
+            break;
+          case 1:
+            ExpectRight(MakeAmxGemm, Accumulating(layout));
+            break;
+          case 2:
+            ExpectRight(MakeAmxGemm, Batched(IntoWiderRows(layout), 2));
+            break;
+          default:
+            ExpectRight(MakeAmxGemm, WithBias(Unrounded(layout)));
+        }
+      }
+    }
+  }
+}
+
+// An expert's rows have the same bits beside any others, and a gradient that is
+// added up in chunks is that of the whole.
+TEST_F(BFloat16Products, OfTilesHaveTheBitsOfTheirParts) {
+  if (!UsesAmx()) GTEST_SKIP() << "no matrix unit";
+  constexpr int64_t kM = 203, kN = 170, kK = 1120, kRow = 77, kColumn = 45,
+                    kTerm = 608;  // where they are parted
+  const Tensor a = RandomTensor(device_, {kM * kK}, DType::kBFloat16, 1);
+  const Tensor b = RandomTensor(device_, {kK * kN}, DType::kBFloat16, 2);
+  const auto run = [&](CpuGemmSpec spec, int64_t a_at, int64_t b_at,
+                       const Tensor& out, int64_t at) {
+    const std::unique_ptr<Gemm> gemm = MakeAmxGemm(spec);
+    const Tensor workspace = Workspace(*gemm);
+    gemm->Run(
+        a.data<BFloat16>() + a_at, b.data<BFloat16>() + b_at, nullptr,
+        static_cast<char*>(out.raw_data()) + at * DTypeSize(spec.out_dtype),
+        workspace.raw_data());
+  };
+  for (const CpuGemmSpec& whole :
+       {Spec(kM, kN, kK), Accumulating(WithColumnsOfA(Spec(kM, kN, kK))),
+        Unrounded(WithColumnsOfB(Spec(kM, kN, kK)))}) {
+    SCOPED_TRACE(whole.ToString());
+    const auto zeros = [&] {
+      return Tensor::Zeros(device_, {kM * kN}, whole.out_dtype);
+    };
+    const Tensor expected = zeros();
+    run(whole, 0, 0, expected, 0);
+    CpuGemmSpec threads = whole;
+    threads.threads = std::min(3, omp_get_thread_limit());
+    const Tensor of_threads = zeros();
+    run(threads, 0, 0, of_threads, 0);
+    EXPECT_EQ(Doubles(of_threads), Doubles(expected));
+
+    const Tensor of_parts = zeros();
+    for (const int64_t m : {int64_t{0}, kRow}) {
+      for (const int64_t n : {int64_t{0}, kColumn}) {
+        CpuGemmSpec part = whole;
+        part.m = m == 0 ? kRow : kM - kRow;
+        part.n = n == 0 ? kColumn : kN - kColumn;
+        run(part, m * whole.a.row, n * whole.b.column, of_parts, m * kN + n);
+      }
+    }
+    EXPECT_EQ(Doubles(of_parts), Doubles(expected));
+
+    if (!whole.accumulate) continue;
+    const Tensor of_terms = zeros();
+    for (const int64_t k : {int64_t{0}, kTerm}) {
+      CpuGemmSpec part = whole;
+      part.k = k == 0 ? kTerm : kK - kTerm;
+      run(part, k * whole.a.column, k * whole.b.row, of_terms, 0);
+    }
+    EXPECT_EQ(Doubles(of_terms), Doubles(expected));
+  }
+}
+
+TEST_F(BFloat16Products, WithActivationAreNotOfTiles) {
+  CpuGemmSpec activated = Spec(16, 16, 4);
+  activated.activation = Activation::kSilu;
+  EXPECT_EQ(MakeAmxGemm(activated), nullptr);
+  CpuGemmSpec single = Spec(16, 16, 4);
+  single.dtype = single.out_dtype = DType::kFloat32;
+  EXPECT_EQ(MakeAmxGemm(single), nullptr);
 }
 
 // What the kernel cannot do falls to oneDNN rather than coming out wrong.

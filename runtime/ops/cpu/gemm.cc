@@ -10,6 +10,7 @@
 #include "absl/hash/hash.h"
 #include "fmt/format.h"
 #include "runtime/core/log.h"
+#include "runtime/ops/cpu/amx_gemm.h"
 #include "runtime/ops/cpu/bfloat16_gemm.h"
 #include "runtime/ops/cpu/gemm_fp64.h"
 #include "runtime/ops/cpu/onednn_gemm.h"
@@ -39,7 +40,9 @@ class GemmCache {
   };
 
   static std::shared_ptr<const Gemm> Make(const CpuGemmSpec& spec) {
-    std::unique_ptr<Gemm> gemm = MakeBFloat16Gemm(spec);
+    std::unique_ptr<Gemm> gemm;
+    if (IsFasterByAmx(spec)) gemm = MakeAmxGemm(spec);
+    if (gemm == nullptr) gemm = MakeBFloat16Gemm(spec);
     if (gemm != nullptr) return gemm;
     return spec.dtype == DType::kFloat64 ? MakeFp64Gemm(spec)
                                          : MakeOneDnnGemm(spec);

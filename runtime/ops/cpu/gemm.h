@@ -1,7 +1,7 @@
 // The matrix products of runtime/ops/kernels/gemm.h on the host, prepared once
 // per problem. bf16 and fp32 go to oneDNN (bf16 through fp32 where the
-// processor has no bf16 arithmetic, fp16 always), most bf16 to a kernel of our
-// own where the processor has dot products of bf16 pairs but no matrix unit,
+// processor has no bf16 arithmetic, fp16 always), most bf16 to kernels of our
+// own where the processor has a matrix unit, or dot products of bf16 pairs,
 // fp64 to OpenBLAS.
 //
 // Preparing finds the fastest kernel and says how much workspace it needs;
