@@ -35,7 +35,7 @@ constexpr int64_t kBlockBytes = int64_t{1} << 20;
 // Rows whose panels of a thread packs at a time.
 constexpr int64_t kGroupPanels = 8;
 // Rows for which unfinished sums are kept.
-constexpr int64_t kBlockRows = 4096;
+constexpr int64_t kBlockRows = 2048;
 
 int64_t RoundUp(int64_t x, int64_t granule) {
   return (x + granule - 1) / granule * granule;
@@ -47,21 +47,20 @@ int64_t EvenPart(int64_t x, int64_t most, int64_t granule) {
   return RoundUp((x + parts - 1) / parts, granule);
 }
 
-class AmxGemm final : public Gemm {
+class RaggedAmxGemm final : public RaggedGemm {
  public:
-  explicit AmxGemm(const CpuGemmSpec& spec)
+  explicit RaggedAmxGemm(const CpuGemmSpec& spec)
       : spec_(spec),
         finishes_(spec.out_dtype == DType::kBFloat16 || spec.bias),
-        block_k_(EvenPart(spec.k, kLongestBlock, amx::kStep)),
-        block_n_(EvenPart(spec.n,
-                          std::max(amx::kPanel, kBlockBytes / (2 * block_k_) /
-                                                    amx::kPanel * amx::kPanel),
-                          amx::kPanel)),
-        block_m_(std::min(RoundUp(spec.m, amx::kPanel), kBlockRows)) {
-    b_bytes_ = 2 * block_k_ * block_n_;
-    a_bytes_ = 2 * block_k_ * amx::kPanel * kGroupPanels;
+        block_n_(
+            EvenPart(spec.n, kBlockBytes / (2 * BlockOf(spec.k)), amx::kPanel)),
+        block_m_(spec.m == 0
+                     ? kBlockRows
+                     : std::min(RoundUp(spec.m, amx::kPanel), kBlockRows)) {
+    b_bytes_ = 2 * BlockOf(spec.k) * block_n_;
+    a_bytes_ = 2 * BlockOf(spec.k) * amx::kPanel * kGroupPanels;
     // Only sums that no one pass ends are kept.
-    if (finishes_ && block_k_ < spec.k) {
+    if (finishes_ && (spec.k == 0 || spec.k > kLongestBlock)) {
       sums_bytes_ = block_m_ * block_n_ * int64_t{sizeof(float)};
     }
   }
@@ -70,9 +69,10 @@ class AmxGemm final : public Gemm {
     return b_bytes_ + spec_.threads * a_bytes_ + sums_bytes_;
   }
 
-  void Run(const void* a, const void* b, const void* bias, void* out,
-           void* workspace) const override {
+  void Run(int64_t rows, int64_t terms, const void* a, const void* b,
+           const void* bias, void* out, void* workspace) const override {
     const CpuGemmSpec& s = spec_;
+    const int64_t block_k = BlockOf(terms);
     auto* const packed_b = static_cast<char*>(workspace);
 #pragma omp parallel num_threads(s.threads) if (s.threads > 1)
     {
@@ -90,12 +90,13 @@ class AmxGemm final : public Gemm {
             packed_b,
             packed_a,
             sums};
-        for (int64_t m = 0; m < s.m; m += block_m_) {
+        for (int64_t m = 0; m < rows; m += block_m_) {
           for (int64_t n = 0; n < s.n; n += block_n_) {
-            for (int64_t k = 0; k < s.k; k += block_k_) {
-              RunBlock(operands, {m, std::min(block_m_, s.m - m), n,
-                                  std::min(block_n_, s.n - n), k,
-                                  std::min(block_k_, s.k - k)});
+            for (int64_t k = 0; k < terms; k += block_k) {
+              RunBlock(operands,
+                       {m, std::min(block_m_, rows - m), n,
+                        std::min(block_n_, s.n - n), k,
+                        std::min(block_k, terms - k), k + block_k >= terms});
             }
           }
         }
@@ -116,7 +117,14 @@ class AmxGemm final : public Gemm {
   // Rows [m, m + rows), columns [n, n + columns), terms [k, k + terms).
   struct Block {
     int64_t m, rows, n, columns, k, terms;
+    bool ends;  // the last of the terms
   };
+
+  // Terms of a block of so many, or of any number.
+  static int64_t BlockOf(int64_t terms) {
+    return terms == 0 ? kLongestBlock
+                      : EvenPart(terms, kLongestBlock, amx::kStep);
+  }
 
   // On all threads of the team.
   void RunBlock(const Operands& o, const Block& block) const {
@@ -188,7 +196,6 @@ class AmxGemm final : public Gemm {
       }
     }
     const int64_t out_size = DTypeSize(spec_.out_dtype);
-    const bool ends = block.k + block.terms == spec_.k;
     const bool goes_on = spec_.accumulate || block.k > 0;
     alignas(64) float one[amx::kPanel * amx::kPanel];
     // Of a block: where it comes to in the end, and where its sums are.
@@ -226,7 +233,7 @@ class AmxGemm final : public Gemm {
         }
         amx::MultiplyBlock(panels[r / amx::kPanel], b, steps, goes_on, count,
                            columns, c, stride, next);
-        if (finishes_ && ends) {
+        if (finishes_ && block.ends) {
           amx::FinishBlock(
               c, stride, count, columns,
               {out, spec_.out.row, spec_.out_dtype == DType::kBFloat16, false,
@@ -239,10 +246,27 @@ class AmxGemm final : public Gemm {
   const CpuGemmSpec spec_;
   // Sums come to the result by another pass, not into it.
   const bool finishes_;
-  const int64_t block_k_, block_n_, block_m_;
+  const int64_t block_n_, block_m_;
   int64_t b_bytes_ = 0;
   int64_t a_bytes_ = 0;
   int64_t sums_bytes_ = 0;
+};
+
+class AmxGemm final : public Gemm {
+ public:
+  explicit AmxGemm(const CpuGemmSpec& spec)
+      : m_(spec.m), k_(spec.k), ragged_(spec) {}
+
+  int64_t workspace_bytes() const override { return ragged_.workspace_bytes(); }
+
+  void Run(const void* a, const void* b, const void* bias, void* out,
+           void* workspace) const override {
+    ragged_.Run(m_, k_, a, b, bias, out, workspace);
+  }
+
+ private:
+  const int64_t m_, k_;
+  const RaggedAmxGemm ragged_;
 };
 
 }  // namespace
@@ -265,12 +289,21 @@ bool UsesAmx() {
   return uses;
 }
 
+namespace {
+
+bool MadeFor(const CpuGemmSpec& spec) {
+  return spec.dtype == DType::kBFloat16 &&
+         spec.activation == Activation::kNone && UsesAmx();
+}
+
+}  // namespace
+
+std::unique_ptr<RaggedGemm> MakeRaggedAmxGemm(const CpuGemmSpec& spec) {
+  return MadeFor(spec) ? std::make_unique<RaggedAmxGemm>(spec) : nullptr;
+}
+
 std::unique_ptr<Gemm> MakeAmxGemm(const CpuGemmSpec& spec) {
-  if (spec.dtype != DType::kBFloat16 || spec.activation != Activation::kNone ||
-      spec.packs_apart || !UsesAmx()) {
-    return nullptr;
-  }
-  return std::make_unique<AmxGemm>(spec);
+  return MadeFor(spec) ? std::make_unique<AmxGemm>(spec) : nullptr;
 }
 
 // Measured (docs/benchmarks/2026-11-30-amx-products.md).

@@ -7,6 +7,7 @@
 #ifndef TRIREME_RUNTIME_OPS_CPU_AMX_GEMM_H_
 #define TRIREME_RUNTIME_OPS_CPU_AMX_GEMM_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "runtime/ops/cpu/gemm.h"
@@ -16,8 +17,19 @@ namespace trireme {
 // Whether there is a matrix unit, which the system lets this process use.
 bool UsesAmx();
 
-// Null where there is none, or the product is of another type or has an
-// activation.
+// A product whose rows, or terms, are other ones in each run.
+class RaggedGemm {
+ public:
+  virtual ~RaggedGemm() = default;
+  virtual int64_t workspace_bytes() const = 0;
+  // As Gemm::Run, of m rows and k terms.
+  virtual void Run(int64_t m, int64_t k, const void* a, const void* b,
+                   const void* bias, void* out, void* workspace) const = 0;
+};
+
+// Null where there is no matrix unit, or the product is of another type or has
+// an activation. Of the spec's m and k, 0 is any.
+std::unique_ptr<RaggedGemm> MakeRaggedAmxGemm(const CpuGemmSpec& spec);
 std::unique_ptr<Gemm> MakeAmxGemm(const CpuGemmSpec& spec);
 
 // Whether that is faster than oneDNN: not where few rows or columns follow on

@@ -69,10 +69,10 @@ std::string StridesText(const MatrixStrides& s) {
 std::string CpuGemmSpec::ToString() const {
   return fmt::format(
       "gemm batch {} m {} n {} k {}, {} to {}, strides a {} b {} out {}, bias "
-      "{}, activation {}, accumulate {}, threads {}{}",
+      "{}, activation {}, accumulate {}, threads {}",
       batch, m, n, k, DTypeName(dtype), DTypeName(out_dtype), StridesText(a),
       StridesText(b), StridesText(out), bias, static_cast<int>(activation),
-      accumulate, threads, packs_apart ? ", packs apart" : "");
+      accumulate, threads);
 }
 
 std::shared_ptr<const Gemm> PreparedGemm(const CpuGemmSpec& spec) {

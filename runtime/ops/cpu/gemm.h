@@ -24,17 +24,13 @@ namespace trireme {
 // region.
 struct CpuGemmSpec : GemmSpec {
   int threads = 1;
-  // b is brought into the order in which the kernel reads it apart from the
-  // runs, once for several of them (Gemm::Pack).
-  bool packs_apart = false;
 
   bool operator==(const CpuGemmSpec&) const = default;
   std::string ToString() const;
 
   template <typename H>
   friend H AbslHashValue(H h, const CpuGemmSpec& s) {
-    return H::combine(std::move(h), static_cast<const GemmSpec&>(s), s.threads,
-                      s.packs_apart);
+    return H::combine(std::move(h), static_cast<const GemmSpec&>(s), s.threads);
   }
 };
 
@@ -44,15 +40,8 @@ class Gemm {
 
   virtual int64_t workspace_bytes() const = 0;
 
-  // Of a spec that packs apart: what Pack writes, and Run reads as its b. 0:
-  // the kernel reads b as it lies, and there is nothing to pack.
-  virtual int64_t packed_bytes() const { return 0; }
-  virtual void Pack(const void* /*b*/, void* /*packed*/,
-                    void* /*workspace*/) const {}
-
-  // Thread-safe, as Pack, as long as each concurrent run has its own workspace,
-  // aligned to Arena::kAlignment, as `packed` is. `bias` is read if the spec
-  // has one.
+  // Thread-safe, as long as each concurrent run has its own workspace, aligned
+  // to Arena::kAlignment. `bias` is read if the spec has one.
   virtual void Run(const void* a, const void* b, const void* bias, void* out,
                    void* workspace) const = 0;
 };

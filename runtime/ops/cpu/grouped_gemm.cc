@@ -8,8 +8,8 @@
 #include <memory>
 #include <vector>
 
-#include "runtime/core/log.h"
 #include "runtime/device/arena.h"
+#include "runtime/ops/cpu/amx_gemm.h"
 #include "runtime/ops/cpu/gemm.h"
 
 namespace trireme {
@@ -21,71 +21,96 @@ namespace {
 // place because all blocks are alike and tiles of 4, 6, 8, 16 and 24 rows fill
 // them.
 constexpr int64_t kBlock = 96;
-// Of kernels that have weights packed, which are those of matrix units: more
-// rows for each tile of weights that is loaded.
-constexpr int64_t kPackedBlock = 192;
-// Rows of a sum's result that one thread computes at a time, and columns of a
-// product's whose weights it packs for all of a group's blocks.
+// Rows of a sum's result that one thread computes at a time.
 constexpr int64_t kSlab = 256;
-// Parts of the work for each thread, if there is so much.
-constexpr int64_t kTasksOfThread = 4;
 
-// Rows [begin, begin + rows) of all, at most `size`.
+// Rows [begin, begin + rows) of all, at most kBlock.
 struct Block {
   int64_t group = 0;
   int64_t begin = 0;
   int64_t rows = 0;
-  int64_t size = 0;
 
-  bool padded() const { return rows < size; }
+  bool padded() const { return rows < kBlock; }
 };
 
-std::vector<Block> BlocksOf(std::span<const int64_t> counts, int64_t size) {
+std::vector<Block> BlocksOf(std::span<const int64_t> counts) {
   std::vector<Block> blocks;
   int64_t begin = 0;
   for (size_t group = 0; group < counts.size(); ++group) {
     const int64_t end = begin + counts[group];
     while (begin < end) {
-      const int64_t rows = std::min(end - begin, size);
-      blocks.push_back({static_cast<int64_t>(group), begin, rows, size});
+      const int64_t rows = std::min(end - begin, kBlock);
+      blocks.push_back({static_cast<int64_t>(group), begin, rows});
       begin += rows;
     }
   }
   return blocks;
 }
 
-// `slab` columns of the product of one block, or, accumulating, what it adds to
-// as many rows of the result.
-CpuGemmSpec BlockSpec(const GroupedGemmSpec& spec, int64_t rows, int64_t slab) {
-  CpuGemmSpec block;
-  block.dtype = spec.dtype;
-  block.threads = 1;
+// The product of `rows` rows, or, accumulating, what they add to `slab` rows of
+// the result. Of the rows, 0 is any number.
+CpuGemmSpec SpecOf(const GroupedGemmSpec& spec, int64_t rows, int64_t slab,
+                   int threads) {
+  CpuGemmSpec product;
+  product.dtype = spec.dtype;
+  product.threads = threads;
   if (spec.accumulate) {
-    block.m = slab;
-    block.n = spec.k;
-    block.k = rows;
-    block.a = {0, 1, spec.n};
-    block.b = {0, spec.k, 1};
-    block.out_dtype = ComputeDType(spec.dtype);
-    block.accumulate = true;
-    block.out = {0, spec.k, 1};
+    product.m = slab;
+    product.n = spec.k;
+    product.k = rows;
+    product.a = {0, 1, spec.n};
+    product.b = {0, spec.k, 1};
+    product.out_dtype = ComputeDType(spec.dtype);
+    product.accumulate = true;
+    product.out = {0, spec.k, 1};
   } else {
-    block.m = rows;
-    block.n = slab;
-    block.k = spec.k;
-    block.a = {0, spec.k, 1};
-    block.b = spec.transpose ? MatrixStrides{0, 1, spec.k}
-                             : MatrixStrides{0, spec.n, 1};
-    block.out_dtype = spec.dtype;
-    block.bias = spec.bias;
-    block.out = {0, spec.n, 1};
+    product.m = rows;
+    product.n = spec.n;
+    product.k = spec.k;
+    product.a = {0, spec.k, 1};
+    product.b = spec.transpose ? MatrixStrides{0, 1, spec.k}
+                               : MatrixStrides{0, spec.n, 1};
+    product.out_dtype = spec.dtype;
+    product.bias = spec.bias;
+    product.out = {0, spec.n, 1};
   }
-  return block;
+  return product;
 }
 
-CpuGemmSpec PackingApart(CpuGemmSpec spec) {
-  spec.packs_apart = true;
-  return spec;
+// Of whole groups, one after the other on all threads; null where there is no
+// kernel for any number of rows.
+std::unique_ptr<RaggedGemm> ProductOfGroups(const GroupedGemmSpec& spec) {
+  return MakeRaggedAmxGemm(SpecOf(spec, 0, spec.n, AvailableThreads()));
+}
+
+void RunGroups(std::span<const int64_t> counts, const GroupedGemmSpec& spec,
+               const GroupedGemmOperands& o, const RaggedGemm& product) {
+  const auto at = [](const void* from, DType dtype, int64_t elements) {
+    return static_cast<const std::byte*>(from) + elements * DTypeSize(dtype);
+  };
+  const DType out_dtype =
+      spec.accumulate ? ComputeDType(spec.dtype) : spec.dtype;
+  int64_t begin = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const auto group = static_cast<int64_t>(i);
+    const int64_t rows = counts[i];
+    if (rows == 0) continue;
+    const std::byte* const x = at(o.x, spec.dtype, begin * spec.k);
+    std::byte* const out =
+        static_cast<std::byte*>(o.out) +
+        (spec.accumulate ? group * spec.n * spec.k : begin * spec.n) *
+            DTypeSize(out_dtype);
+    if (spec.accumulate) {
+      product.Run(spec.n, rows, at(o.y, spec.dtype, begin * spec.n), x, nullptr,
+                  out, o.workspace);
+    } else {
+      product.Run(rows, spec.k, x,
+                  at(o.weights, spec.dtype, group * spec.n * spec.k),
+                  spec.bias ? at(o.bias, spec.dtype, group * spec.n) : nullptr,
+                  out, o.workspace);
+    }
+    begin += rows;
+  }
 }
 
 // The prepared products of a spec. All rows go through the same, so that their
@@ -93,48 +118,27 @@ CpuGemmSpec PackingApart(CpuGemmSpec spec) {
 class BlockProducts {
  public:
   explicit BlockProducts(const GroupedGemmSpec& spec)
-      : rows_(kPackedBlock), slab_(std::min(spec.n, kSlab)) {
-    bool packs = PreparedGemm(PackingApart(BlockSpec(spec, rows_, slab_)))
-                     ->packed_bytes() > 0;
-    if (!packs) rows_ = kBlock;
-    // Weights that are read as they lie are not read in slabs.
-    if (!packs && !spec.accumulate) slab_ = spec.n;
-    // What sums read is another for each block.
-    packs = packs && !spec.accumulate;
-    const auto prepared = [&](int64_t slab) {
-      const CpuGemmSpec block = BlockSpec(spec, rows_, slab);
-      return PreparedGemm(packs ? PackingApart(block) : block);
-    };
-    whole_ = prepared(slab_);
-    if (spec.n % slab_ > 0) rest_ = prepared(spec.n % slab_);
+      : slab_(spec.accumulate ? std::min(spec.n, kSlab) : spec.n),
+        whole_(PreparedGemm(SpecOf(spec, kBlock, slab_, /*threads=*/1))) {
+    if (spec.n % slab_ > 0) {
+      rest_ = PreparedGemm(SpecOf(spec, kBlock, spec.n % slab_, 1));
+    }
   }
 
-  // Of a block.
-  int64_t rows() const { return rows_; }
-  int64_t slab() const { return slab_; }
-  bool packs() const { return whole_->packed_bytes() > 0; }
-  // Of that many rows or columns.
+  // Of that many rows of the result, where they are sums.
   const Gemm& OfSlab(int64_t size) const {
     return size == slab_ ? *whole_ : *rest_;
   }
-  // Of one thread: of a run, and behind it packed weights.
-  int64_t run_bytes() const { return Most(&Gemm::workspace_bytes); }
+  // Of one thread.
   int64_t workspace_bytes() const {
-    return run_bytes() + Most(&Gemm::packed_bytes);
+    return Arena::Aligned(
+        std::max(whole_->workspace_bytes(),
+                 rest_ == nullptr ? 0 : rest_->workspace_bytes()));
   }
 
  private:
-  int64_t Most(int64_t (Gemm::*bytes)() const) const {
-    int64_t most = 0;
-    for (const Gemm* gemm : {whole_.get(), rest_.get()}) {
-      if (gemm != nullptr) most = std::max(most, (gemm->*bytes)());
-    }
-    return Arena::Aligned(most);
-  }
-
-  int64_t rows_;
-  int64_t slab_;
-  std::shared_ptr<const Gemm> whole_;
+  const int64_t slab_;
+  const std::shared_ptr<const Gemm> whole_;
   std::shared_ptr<const Gemm> rest_;
 };
 
@@ -143,9 +147,9 @@ struct Padding {
   int64_t x_bytes = 0;
   int64_t y_bytes = 0;  // of the result, or of the other operand
 
-  Padding(const GroupedGemmSpec& spec, int64_t rows)
-      : x_bytes(Arena::Aligned(rows * spec.k * DTypeSize(spec.dtype))),
-        y_bytes(Arena::Aligned(rows * spec.n * DTypeSize(spec.dtype))) {}
+  explicit Padding(const GroupedGemmSpec& spec)
+      : x_bytes(Arena::Aligned(kBlock * spec.k * DTypeSize(spec.dtype))),
+        y_bytes(Arena::Aligned(kBlock * spec.n * DTypeSize(spec.dtype))) {}
   int64_t bytes() const { return x_bytes + y_bytes; }
 };
 
@@ -155,7 +159,7 @@ void Pad(const Block& block, int64_t row_bytes, const void* from,
   std::memcpy(to, static_cast<const std::byte*>(from) + block.begin * row_bytes,
               block.rows * row_bytes);
   std::memset(to + block.rows * row_bytes, 0,
-              (block.size - block.rows) * row_bytes);
+              (kBlock - block.rows) * row_bytes);
 }
 
 struct Workspace {
@@ -168,43 +172,10 @@ struct Workspace {
   }
 };
 
-// Columns [begin, begin + columns) of the blocks [first, end), of one group.
-struct ProductTask {
-  size_t first = 0;
-  size_t end = 0;
-  int64_t begin = 0;
-  int64_t columns = 0;
-};
-
-// A task is a block where nothing is packed for it, else as many of a group as
-// leave enough tasks for all threads.
-std::vector<ProductTask> TasksOf(const GroupedGemmSpec& spec,
-                                 const std::vector<Block>& blocks,
-                                 const BlockProducts& products, int threads) {
-  const int64_t slabs = (spec.n + products.slab() - 1) / products.slab();
-  const int64_t most =
-      products.packs()
-          ? std::max<int64_t>(1, static_cast<int64_t>(blocks.size()) * slabs /
-                                     (kTasksOfThread * threads))
-          : 1;
-  std::vector<ProductTask> tasks;
-  for (size_t first = 0, end = 0; first < blocks.size(); first = end) {
-    while (end < blocks.size() && blocks[end].group == blocks[first].group &&
-           static_cast<int64_t>(end - first) < most) {
-      ++end;
-    }
-    for (int64_t begin = 0; begin < spec.n; begin += products.slab()) {
-      tasks.push_back(
-          {first, end, begin, std::min(products.slab(), spec.n - begin)});
-    }
-  }
-  return tasks;
-}
-
 void RunProducts(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
                  const std::vector<Block>& blocks,
                  const BlockProducts& products, const Workspace& workspace) {
-  const Padding padding(spec, products.rows());
+  const Padding padding(spec);
   const int64_t size = DTypeSize(spec.dtype);
   const int64_t x_row = spec.k * size;
   const int64_t y_row = spec.n * size;
@@ -212,53 +183,35 @@ void RunProducts(const GroupedGemmSpec& spec, const GroupedGemmOperands& o,
     if (!block.padded()) continue;
     Pad(block, x_row, o.x, workspace.padding + block.group * padding.bytes());
   }
+  const Gemm& product = products.OfSlab(spec.n);
+  const auto num_blocks = static_cast<int64_t>(blocks.size());
   const int threads = AvailableThreads();
-  const std::vector<ProductTask> tasks =
-      TasksOf(spec, blocks, products, threads);
-  const auto num_tasks = static_cast<int64_t>(tasks.size());
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t i = 0; i < num_tasks; ++i) {
-    const ProductTask& task = tasks[i];
-    const int64_t group = blocks[task.first].group;
-    const Gemm& product = products.OfSlab(task.columns);
-    const int64_t of_column = spec.transpose ? x_row : size;
-    const std::byte* weights = static_cast<const std::byte*>(o.weights) +
-                               group * spec.n * spec.k * size +
-                               task.begin * of_column;
-    std::byte* const run = workspace.OfThread();
-    // A last column alone may lie as the kernel reads it.
-    if (product.packed_bytes() > 0) {
-      std::byte* const packed = run + products.run_bytes();
-      product.Pack(weights, packed, run);
-      weights = packed;
-    }
-    const int64_t at = task.begin * size;
+  for (int64_t i = 0; i < num_blocks; ++i) {
+    const Block& block = blocks[i];
+    const std::byte* const weights = static_cast<const std::byte*>(o.weights) +
+                                     block.group * spec.n * spec.k * size;
     const std::byte* const bias =
-        spec.bias ? static_cast<const std::byte*>(o.bias) + group * y_row + at
+        spec.bias ? static_cast<const std::byte*>(o.bias) + block.group * y_row
                   : nullptr;
-    std::byte* const x_padded = workspace.padding + group * padding.bytes();
-    std::byte* const out_padded = x_padded + padding.x_bytes + at;
-    for (size_t j = task.first; j < task.end; ++j) {
-      const Block& block = blocks[j];
-      const auto* x = static_cast<const std::byte*>(o.x) + block.begin * x_row;
-      auto* out = static_cast<std::byte*>(o.out) + block.begin * y_row + at;
-      if (!block.padded()) {
-        product.Run(x, weights, bias, out, run);
-        continue;
-      }
-      product.Run(x_padded, weights, bias, out_padded, run);
-      for (int64_t row = 0; row < block.rows; ++row) {
-        std::memcpy(out + row * y_row, out_padded + row * y_row,
-                    task.columns * size);
-      }
+    auto* const out = static_cast<std::byte*>(o.out) + block.begin * y_row;
+    if (!block.padded()) {
+      product.Run(static_cast<const std::byte*>(o.x) + block.begin * x_row,
+                  weights, bias, out, workspace.OfThread());
+      continue;
     }
+    std::byte* const x_padded =
+        workspace.padding + block.group * padding.bytes();
+    std::byte* const out_padded = x_padded + padding.x_bytes;
+    product.Run(x_padded, weights, bias, out_padded, workspace.OfThread());
+    std::memcpy(out, out_padded, block.rows * y_row);
   }
 }
 
 void RunSums(std::span<const int64_t> counts, const GroupedGemmSpec& spec,
              const GroupedGemmOperands& o, const std::vector<Block>& blocks,
              const BlockProducts& products, const Workspace& workspace) {
-  const Padding padding(spec, products.rows());
+  const Padding padding(spec);
   const int64_t size = DTypeSize(spec.dtype);
   const int64_t x_row = spec.k * size;
   const int64_t y_row = spec.n * size;
@@ -305,21 +258,27 @@ void RunSums(std::span<const int64_t> counts, const GroupedGemmSpec& spec,
 }  // namespace
 
 int64_t GroupedGemmWorkspace(const GroupedGemmSpec& spec) {
-  const BlockProducts products(spec);
-  return Padding(spec, products.rows()).bytes() * spec.groups +
-         products.workspace_bytes() * AvailableThreads();
+  const std::unique_ptr<RaggedGemm> of_groups = ProductOfGroups(spec);
+  if (of_groups != nullptr) return of_groups->workspace_bytes();
+  return Padding(spec).bytes() * spec.groups +
+         BlockProducts(spec).workspace_bytes() * AvailableThreads();
 }
 
 void RunGroupedGemm(std::span<const int64_t> counts,
                     const GroupedGemmSpec& spec,
                     const GroupedGemmOperands& operands) {
-  const BlockProducts products(spec);
-  const std::vector<Block> blocks = BlocksOf(counts, products.rows());
+  const std::unique_ptr<RaggedGemm> of_groups = ProductOfGroups(spec);
+  if (of_groups != nullptr) {
+    RunGroups(counts, spec, operands, *of_groups);
+    return;
+  }
+  const std::vector<Block> blocks = BlocksOf(counts);
   if (blocks.empty()) return;
+  const BlockProducts products(spec);
   auto* const begin = static_cast<std::byte*>(operands.workspace);
   const Workspace workspace = {
       .padding = begin,
-      .products = begin + Padding(spec, products.rows()).bytes() * spec.groups,
+      .products = begin + Padding(spec).bytes() * spec.groups,
       .of_thread = products.workspace_bytes()};
   if (spec.accumulate) {
     RunSums(counts, spec, operands, blocks, products, workspace);

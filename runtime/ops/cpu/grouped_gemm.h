@@ -1,10 +1,10 @@
 // The grouped products of runtime/ops/kernels/grouped_gemm.h on the host.
 //
-// Groups are cut into blocks of a fixed number of rows, the last of each group
-// padded with zeros, so that one prepared product does however groups change.
-// Threads share blocks, or, where the kernel reads weights in an order of its
-// own, columns, whose weights are packed once for the blocks of a group; of
-// sums over rows they share the result's rows.
+// By a matrix unit, groups are multiplied one after the other, each by all
+// threads. Elsewhere they are cut into blocks of a fixed number of rows, the
+// last of each group padded with zeros, so that one prepared product does
+// however groups change; threads share the blocks, or, of sums over rows, the
+// result's rows.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_
 #define TRIREME_RUNTIME_OPS_CPU_GROUPED_GEMM_H_

@@ -116,26 +116,8 @@ class OneDnnGemm final : public Gemm {
   }
 
   int64_t workspace_bytes() const override {
-    return packs_ && !spec_.packs_apart
-               ? packed_at_ + static_cast<int64_t>(packed_.get_size())
-               : packed_at_;
-  }
-
-  int64_t packed_bytes() const override {
-    return packs_ && spec_.packs_apart
-               ? static_cast<int64_t>(packed_.get_size())
-               : 0;
-  }
-
-  void Pack(const void* b, void* packed, void* workspace) const override {
-    const ScopedThreads threads(spec_.threads);
-    try {
-      MakePrimitives();
-      const dnnl::stream stream(Engine());
-      Reorder(stream, b, packed, workspace);
-    } catch (const dnnl::error& e) {
-      LOG(FATAL) << "oneDNN: " << e.what() << " for " << spec_.ToString();
-    }
+    return packs_ ? packed_at_ + static_cast<int64_t>(packed_.get_size())
+                  : packed_at_;
   }
 
   void Run(const void* a, const void* b, const void* bias, void* out,
@@ -144,7 +126,7 @@ class OneDnnGemm final : public Gemm {
     try {
       MakePrimitives();
       dnnl::stream stream(Engine());
-      if (packs_ && !spec_.packs_apart) {
+      if (packs_) {
         void* packed = static_cast<char*>(workspace) + packed_at_;
         Reorder(stream, b, packed, workspace);
         b = packed;
@@ -171,12 +153,11 @@ class OneDnnGemm final : public Gemm {
 
   static bool MayPack(const CpuGemmSpec& spec) {
     return spec.dtype == DType::kBFloat16 && spec.batch == 1 &&
-           (spec.packs_apart ||
-            (spec.m * spec.n * spec.k >= kMinPackedWork &&
-             spec.k * spec.n * DTypeSize(spec.dtype) <= kMaxPackedBytes));
+           spec.m * spec.n * spec.k >= kMinPackedWork &&
+           spec.k * spec.n * DTypeSize(spec.dtype) <= kMaxPackedBytes;
   }
 
-  // At the first run or packing.
+  // At the first run.
   void MakePrimitives() const {
     std::call_once(once_, [&] {
       primitive_ = dnnl::matmul(descriptor_);
