@@ -229,6 +229,10 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Build(
         BytesText(std::max<int64_t>(0, home_limit)),
         MemoryText(at_home.at_peak_by_category), WaysToFitHost(plan.offload()));
   }
+  if (plan.has_offload()) {
+    RETURN_IF_ERROR(dry->offload_->CheckPinning(device, factory.world_rank(),
+                                                dry->OffloadedChunks()));
+  }
 
   ASSIGN_OR_RETURN(std::unique_ptr<RankModel> model,
                    Create(setup, plan, device, factory, dry->probe_,
@@ -284,7 +288,6 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   std::vector<std::vector<OwnedParameter>> owned;
   std::vector<StoredBucket> stored;
   std::vector<ExecutorChunk> chunks;
-  std::vector<const OffloadedUnits*> offloaded;
   for (size_t i = 0; i < training_.size(); ++i) {
     const Training& part = training_[i];
     ExecutorChunk& chunk = chunks.emplace_back();
@@ -295,7 +298,6 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
     if (offload_) {
       chunk.program_units =
           offload_->ProgramUnits(local_.parts()[i], *part.buckets);
-      offloaded.push_back(part.offloaded.get());
     }
     for (int b = 0; b < part.buckets->size(); ++b) {
       const ParameterBucket& bucket = (*part.buckets)[b];
@@ -325,6 +327,7 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
   }
   RETURN_IF_ERROR(partial() ? CompilePartial(chunks) : CompileOrdinary());
   if (offload_) {
+    const std::vector<const OffloadedUnits*> offloaded = OffloadedChunks();
     RETURN_IF_ERROR(offload_->PinHome(context().device(),
                                       context().communicators().world().rank(),
                                       offloaded));
@@ -336,6 +339,14 @@ absl::Status RankModel::BuildTraining(const Probe& probe) {
                                  std::move(chunks), optimizer_.get());
   StartMagnitudes();
   return status();
+}
+
+std::vector<const OffloadedUnits*> RankModel::OffloadedChunks() const {
+  std::vector<const OffloadedUnits*> chunks;
+  for (const Training& part : training_) {
+    chunks.push_back(part.offloaded.get());
+  }
+  return chunks;
 }
 
 int64_t RankModel::BlocksComputed() const {

@@ -261,6 +261,8 @@ class RankModel {
   DriveBytes BlocksMoved() const {
     return window() != nullptr ? window()->moved() : DriveBytes();
   }
+  // Of each chunk, of a plan with offload.
+  std::vector<const OffloadedUnits*> OffloadedChunks() const;
   // Updates of the last step are over, and so is all that is under way:
   // parameters and what the optimizer has of them may be read and written.
   void Settle();

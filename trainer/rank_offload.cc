@@ -1,9 +1,8 @@
 #include "trainer/rank_offload.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -13,6 +12,7 @@
 #include "runtime/device/compute_device.h"
 #include "runtime/device/host_memory.h"
 #include "runtime/device/host_pages.h"
+#include "runtime/device/locked_memory.h"
 #include "runtime/device/nvme/extents.h"
 #include "trainer/plan_translation.h"
 
@@ -130,12 +130,8 @@ std::unique_ptr<OffloadedUnits> RankOffload::MakeUnits(
       seed);
 }
 
-absl::Status RankOffload::PinHome(
-    const Device& device, int rank,
-    const std::vector<const OffloadedUnits*>& units) {
-  if (DeviceKindOf(device) != DeviceKind::kCuda || device.dry()) {
-    return absl::OkStatus();
-  }
+std::vector<Tensor> RankOffload::PinnedTensors(
+    const std::vector<const OffloadedUnits*>& units) const {
   std::vector<Tensor> copied;
   const auto add = [&](const std::vector<Tensor>& memory) {
     for (const Tensor& tensor : memory) {
@@ -146,25 +142,49 @@ absl::Status RankOffload::PinHome(
   };
   for (const OffloadedUnits* of_chunk : units) add(of_chunk->copied_memory());
   if (window_) add(window_->memory());
-  std::vector<std::span<std::byte>> pages = PagesOf(copied);
+  return copied;
+}
+
+absl::Status RankOffload::CannotPin(int rank, int64_t bytes,
+                                    const absl::Status& why) const {
+  const std::optional<int64_t> limit = LockedMemoryLimit();
+  return ResourceExhausted(
+      "rank {}: {} of host memory, of {}, could not be pinned for copies to "
+      "and from the GPU: {}. `ulimit -l` is {}. To fit: raise it, use "
+      "fewer ranks on this machine, or offload.nvme with host_units",
+      rank, BytesText(bytes),
+      MemoryText(home_.Statistics().current_by_category), MessageOf(why),
+      limit.has_value() ? BytesText(*limit) : "unlimited");
+}
+
+absl::Status RankOffload::CheckPinning(
+    const Device& device, int rank,
+    const std::vector<const OffloadedUnits*>& units) const {
+  if (DeviceKindOf(device) != DeviceKind::kCuda || device.dry()) {
+    return absl::OkStatus();
+  }
+  int64_t bytes = 0;
+  for (const Tensor& tensor : PinnedTensors(units)) bytes += tensor.bytes();
+  const absl::Status allowed =
+      CheckLockable(bytes, LockedMemoryLimit(), [](std::span<std::byte> pages) {
+        return PinnedMemory::Pin({pages}).status();
+      });
+  return allowed.ok() ? allowed : CannotPin(rank, bytes, allowed);
+}
+
+absl::Status RankOffload::PinHome(
+    const Device& device, int rank,
+    const std::vector<const OffloadedUnits*>& units) {
+  if (DeviceKindOf(device) != DeviceKind::kCuda || device.dry()) {
+    return absl::OkStatus();
+  }
+  std::vector<std::span<std::byte>> pages = PagesOf(PinnedTensors(units));
   int64_t bytes = 0;
   for (const std::span<std::byte> range : pages) {
     bytes += static_cast<int64_t>(range.size());
   }
   auto pinned = PinnedMemory::Pin(std::move(pages));
-  if (!pinned.ok()) {
-    rlimit limit{};
-    const bool known = getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
-                       limit.rlim_cur != RLIM_INFINITY;
-    return ResourceExhausted(
-        "rank {}: {} of host memory, of {}, could not be pinned for copies to "
-        "and from the GPU: {}. `ulimit -l` is {}. To fit: raise it, use "
-        "fewer ranks on this machine, or offload.nvme with host_units",
-        rank, BytesText(bytes),
-        MemoryText(home_.Statistics().current_by_category),
-        MessageOf(pinned.status()),
-        known ? BytesText(static_cast<int64_t>(limit.rlim_cur)) : "unlimited");
-  }
+  if (!pinned.ok()) return CannotPin(rank, bytes, pinned.status());
   pinned_ = *std::move(pinned);
   return absl::OkStatus();
 }

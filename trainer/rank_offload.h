@@ -58,6 +58,12 @@ class RankOffload {
                                             GradientReducer& reducer,
                                             uint64_t seed);
 
+  // Of a dry one, before `device` has anything allocated for the rank: that the
+  // system lets this process pin what PinHome will. ResourceExhausted: it does
+  // not.
+  absl::Status CheckPinning(
+      const Device& device, int rank,
+      const std::vector<const OffloadedUnits*>& units) const;
   // Once all is made, for a device that is a GPU: has it copy what `units` copy
   // of the home by itself. Small tensors, which would share pages with others,
   // pass through a buffer of the streams. ResourceExhausted, where the system
@@ -81,6 +87,12 @@ class RankOffload {
   absl::Status status() const;
 
  private:
+  // Of the home, what a GPU copies by itself.
+  std::vector<Tensor> PinnedTensors(
+      const std::vector<const OffloadedUnits*>& units) const;
+  absl::Status CannotPin(int rank, int64_t bytes,
+                         const absl::Status& why) const;
+
   const Plan::Offload::Nvme nvme_;
   const int64_t num_blocks_;
   const int resident_units_;
