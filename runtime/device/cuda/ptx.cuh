@@ -59,9 +59,10 @@ inline float HalfOf(uint32_t word, int half, __half) {
   return __half2float(std::bit_cast<__half>(bits));
 }
 
+// See device_functions.h of what ThreadSanitizer does not look at.
 template <typename T>
-void MultiplyWarpFragments(const void* const (&ins)[kWarpSize],
-                           void* const (&outs)[kWarpSize]) {
+[[gnu::no_sanitize("thread")]] void MultiplyWarpFragments(
+    const void* const (&ins)[kWarpSize], void* const (&outs)[kWarpSize]) {
   float a[16][16], b[16][8];
   for (int lane = 0; lane < kWarpSize; ++lane) {
     const auto& in = *static_cast<const Fragments*>(ins[lane]);
@@ -90,7 +91,7 @@ void MultiplyWarpFragments(const void* const (&ins)[kWarpSize],
 }  // namespace cuda_emulation
 
 template <typename T>
-void MultiplyFragments(
+[[gnu::no_sanitize("thread")]] void MultiplyFragments(
     const uint32_t (&a)[4], const uint32_t (&b)[2], float (&sums)[4],
     std::source_location place = std::source_location::current()) {
   cuda_emulation::Fragments in, out;

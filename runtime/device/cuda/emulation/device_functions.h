@@ -29,56 +29,64 @@
 
 namespace trireme::cuda_emulation {
 
+// What lanes hand over in collectives is in their registers, though here they
+// reach into one another's stacks: ThreadSanitizer does not look at it.
+
 template <typename T>
 struct Shuffled {
   T value;
   int source_lane;  // -1: none
 };
 
+template <typename T>
+[[gnu::no_sanitize("thread")]] void ShuffleLanes(
+    const void* const (&ins)[kWarpSize], void* const (&outs)[kWarpSize]) {
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    if (outs[lane] == nullptr) continue;
+    const int from = static_cast<const Shuffled<T>*>(ins[lane])->source_lane;
+    if (from < 0 || ins[from] == nullptr) {
+      std::memset(outs[lane], 0xFF, sizeof(T));
+    } else {
+      std::memcpy(outs[lane],
+                  &static_cast<const Shuffled<T>*>(ins[from])->value,
+                  sizeof(T));
+    }
+  }
+}
+
 // Each lane of the mask receives what its source lane holds; bits of NaN where
 // the source does not take part.
 template <typename T>
-T Shuffle(const char* kind, const std::source_location& place, uint32_t mask,
-          T value, int source_lane) {
+[[gnu::no_sanitize("thread")]] T Shuffle(const char* kind,
+                                         const std::source_location& place,
+                                         uint32_t mask, T value,
+                                         int source_lane) {
   static_assert(std::is_trivially_copyable_v<T>);
   const Shuffled<T> in = {value, source_lane};
   T out;
-  WarpCollective(
-      kind, place, mask, &in, &out,
-      [](const void* const(&ins)[kWarpSize], void* const(&outs)[kWarpSize]) {
-        for (int lane = 0; lane < kWarpSize; ++lane) {
-          if (outs[lane] == nullptr) continue;
-          const int from =
-              static_cast<const Shuffled<T>*>(ins[lane])->source_lane;
-          if (from < 0 || ins[from] == nullptr) {
-            std::memset(outs[lane], 0xFF, sizeof(T));
-          } else {
-            std::memcpy(outs[lane],
-                        &static_cast<const Shuffled<T>*>(ins[from])->value,
-                        sizeof(T));
-          }
-        }
-      });
+  WarpCollective(kind, place, mask, &in, &out, ShuffleLanes<T>);
   return out;
 }
 
+[[gnu::no_sanitize("thread")]] inline void CountVotes(
+    const void* const (&ins)[kWarpSize], void* const (&outs)[kWarpSize]) {
+  uint32_t votes = 0;
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    if (ins[lane] != nullptr && *static_cast<const bool*>(ins[lane])) {
+      votes |= uint32_t{1} << lane;
+    }
+  }
+  for (void* const out : outs) {
+    if (out != nullptr) *static_cast<uint32_t*>(out) = votes;
+  }
+}
+
 // The lanes of the mask whose predicate holds.
-inline uint32_t Vote(const char* kind, const std::source_location& place,
-                     uint32_t mask, bool predicate) {
+[[gnu::no_sanitize("thread")]] inline uint32_t Vote(
+    const char* kind, const std::source_location& place, uint32_t mask,
+    bool predicate) {
   uint32_t out = 0;
-  WarpCollective(
-      kind, place, mask, &predicate, &out,
-      [](const void* const(&ins)[kWarpSize], void* const(&outs)[kWarpSize]) {
-        uint32_t votes = 0;
-        for (int lane = 0; lane < kWarpSize; ++lane) {
-          if (ins[lane] != nullptr && *static_cast<const bool*>(ins[lane])) {
-            votes |= uint32_t{1} << lane;
-          }
-        }
-        for (void* const out : outs) {
-          if (out != nullptr) *static_cast<uint32_t*>(out) = votes;
-        }
-      });
+  WarpCollective(kind, place, mask, &predicate, &out, CountVotes);
   return out;
 }
 
@@ -177,45 +185,42 @@ inline int __all_sync(
                                        predicate != 0) == mask;
 }
 
-// Atomics: one thread runs at a time. Those of floats are left out: their sums
-// depend on the order.
+// Atomics. Those of floats are left out: their sums depend on the order. One
+// thread runs at a time; that they are the compiler's own, which order nothing
+// else, is for ThreadSanitizer.
 
 template <typename T>
-T atomicAdd(T* address, std::type_identity_t<T> value) {
-  static_assert(std::is_integral_v<T>);
-  const T before = *address;
-  *address = before + value;
-  return before;
-}
-template <typename T>
-T atomicMax(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  if (value > before) *address = value;
-  return before;
-}
-template <typename T>
-T atomicMin(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  if (value < before) *address = value;
-  return before;
-}
-template <typename T>
-T atomicOr(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  *address = before | value;
-  return before;
-}
-template <typename T>
 T atomicExch(T* address, std::type_identity_t<T> value) {
-  const T before = *address;
-  *address = value;
+  T before;
+  __atomic_exchange(address, &value, &before, __ATOMIC_RELAXED);
   return before;
 }
 template <typename T>
 T atomicCAS(T* address, std::type_identity_t<T> compare,
             std::type_identity_t<T> value) {
-  const T before = *address;
-  if (before == compare) *address = value;
+  __atomic_compare_exchange(address, &compare, &value, /*weak=*/false,
+                            __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return compare;
+}
+template <typename T>
+T atomicAdd(T* address, std::type_identity_t<T> value) {
+  static_assert(std::is_integral_v<T>);
+  return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+}
+template <typename T>
+T atomicOr(T* address, std::type_identity_t<T> value) {
+  return __atomic_fetch_or(address, value, __ATOMIC_RELAXED);
+}
+template <typename T>
+T atomicMax(T* address, std::type_identity_t<T> value) {
+  T before = __atomic_load_n(address, __ATOMIC_RELAXED);
+  if (value > before) before = atomicExch(address, value);
+  return before;
+}
+template <typename T>
+T atomicMin(T* address, std::type_identity_t<T> value) {
+  T before = __atomic_load_n(address, __ATOMIC_RELAXED);
+  if (value < before) before = atomicExch(address, value);
   return before;
 }
 

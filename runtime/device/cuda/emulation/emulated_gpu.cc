@@ -103,6 +103,7 @@ class LockedGpu {
   // streams were given: other threads may first have to give what it needs.
   void Reach(const Point& point) {
     Block([&] { return Get().scheduler.Reach(point); });
+    Scheduler::GoOnAfter(point);
   }
   void ReachOwn() {
     Block([] { return Get().scheduler.ReachOwn(); });
@@ -421,7 +422,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const LockedGpu gpu("cudaEventQuery");
-  if (emulation::Scheduler::Reached(event->point)) return cudaSuccess;
+  if (emulation::Scheduler::Reached(event->point)) {
+    emulation::Scheduler::GoOnAfter(event->point);
+    return cudaSuccess;
+  }
   // Whoever asks again finds it done: no device is late for ever.
   gpu->scheduler.Reach(event->point);
   return emulation::last_error = cudaErrorNotReady;

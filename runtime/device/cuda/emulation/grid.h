@@ -40,7 +40,8 @@ int BlockBarrier(const std::source_location& place, int value);
 
 // Meets the lanes of `mask`. The last to arrive runs `combine`, which reads
 // what each hands over in `in` and writes what each receives to `out`; both are
-// null for lanes that are not in the mask.
+// null for lanes that are not in the mask. Where `in` is null it is a barrier;
+// what hands something over orders no memory.
 using Combine = void (*)(const void* const (&in)[kWarpSize],
                          void* const (&out)[kWarpSize]);
 void WarpCollective(const char* kind, const std::source_location& place,

@@ -6,13 +6,16 @@
 #include <cstring>
 
 #include "runtime/core/log.h"
+#include "runtime/device/cuda/emulation/races.h"
 #include "runtime/device/cuda/emulation/refusal.h"
 
 namespace trireme::cuda_emulation {
 namespace {
 
 // Address space, which is never used again: enough for the tests of a process.
-constexpr size_t kRangeBytes = size_t{1} << 40;
+// ThreadSanitizer leaves a program less of it.
+size_t RangeBytes() { return size_t{1} << (FindsRaces() ? 36 : 40); }
+
 constexpr size_t kGuardBytes = 1 << 20;
 constexpr size_t kPageBytes = 4 << 10;
 
@@ -23,7 +26,7 @@ size_t Pages(size_t bytes) {
 }  // namespace
 
 Memory::Memory() {
-  void* const mapped = mmap(nullptr, kRangeBytes, PROT_NONE,
+  void* const mapped = mmap(nullptr, RangeBytes(), PROT_NONE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(mapped != MAP_FAILED);
   range_ = static_cast<char*>(mapped);
@@ -31,7 +34,7 @@ Memory::Memory() {
 
 void* Memory::AllocateOnDevice(size_t bytes) {
   if (bytes == 0 || bytes > free_bytes() ||
-      range_used_ + Pages(bytes) + kGuardBytes > kRangeBytes) {
+      range_used_ + Pages(bytes) + kGuardBytes > RangeBytes()) {
     return nullptr;
   }
   char* const pages = range_ + range_used_;

@@ -31,15 +31,35 @@ bool Scheduler::Arrive(const Queue& queue) {
   const Queue::Operation& first = queue.operations_.front();
   if (!Reached(first.after)) return false;
   if (first.meeting == nullptr) return true;
-  const Meeting::Step step = first.meeting->Arrive();
+  const Meeting::Step step = Meet(queue);
   if (step == Meeting::Step::kMoved) changed_.notify_all();
   return step == Meeting::Step::kDone;
 }
 
+Meeting::Step Scheduler::Meet(const Queue& queue) {
+  const Queue::Operation& operation = queue.operations_.front();
+  const RaceThreadScope as_queue(queue.race_thread_);
+  operation.given.Acquire();
+  // Messages order those who exchange them.
+  messages_.Acquire();
+  const Meeting::Step step = operation.meeting->Arrive();
+  messages_.Release();
+  return step;
+}
+
 void Scheduler::RunFirst(Queue& queue) {
-  const std::function<void()> run = std::move(queue.operations_.front().run);
+  Queue::Operation operation = std::move(queue.operations_.front());
   queue.operations_.pop_front();
-  run();
+  {
+    const RaceThreadScope as_queue(queue.race_thread_);
+    operation.given.Acquire();
+    GoOnAfter(operation.after);
+    operation.run();
+    // What it holds goes in the stream's order, too.
+    operation.run = nullptr;
+    operation.meeting = nullptr;
+    queue.operations_done_.Release();
+  }
   ++queue.done_;
   changed_.notify_all();
 }
@@ -85,6 +105,7 @@ bool Scheduler::ReachFirst(Queue& queue) {
 }
 
 void Scheduler::Bring(const Meeting& meeting) {
+  messages_.Acquire();
   for (const Point& before : meeting.Awaited()) {
     if (Reach(before) && before.queue->done() == before.count) {
       Arrive(*before.queue);
@@ -97,7 +118,12 @@ bool Scheduler::ReachOwn() {
   for (size_t i = 0; i < queues_.size(); ++i) {
     const std::shared_ptr<Queue> queue = queues_[i];
     if (queue->owner_ != std::this_thread::get_id()) continue;
-    all = Reach({queue, queue->added()}) && all;
+    const Point end = {queue, queue->added()};
+    if (Reach(end)) {
+      GoOnAfter(end);
+    } else {
+      all = false;
+    }
   }
   return all;
 }

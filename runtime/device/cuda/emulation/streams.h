@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/device/cuda/emulation/races.h"
+
 namespace trireme::cuda_emulation {
 
 enum class Schedule {
@@ -52,23 +54,23 @@ class Queue {
  public:
   // `owner` drives it.
   explicit Queue(std::thread::id owner) : owner_(owner) {}
+  ~Queue() { race_thread_.Destroy(); }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
 
   // The operation runs after what the queue was given before.
   void Add(std::function<void()> operation) {
-    operations_.push_back({std::move(operation), {}, nullptr});
-    ++added_;
+    Push({std::move(operation), {}, nullptr});
   }
   // `self` is the queue.
   void Add(const std::shared_ptr<Queue>& self,
            std::shared_ptr<Meeting> meeting) {
     meeting->Place({self, added_});
-    operations_.push_back({[] {}, {}, std::move(meeting)});
-    ++added_;
+    Push({[] {}, {}, std::move(meeting)});
   }
   // What it is given from now on runs after the point.
   void Wait(Point point) {
-    operations_.push_back({[] {}, std::move(point), nullptr});
-    ++added_;
+    Push({[] {}, std::move(point), nullptr});
   }
   uint64_t added() const { return added_; }
   uint64_t done() const { return done_; }
@@ -79,7 +81,14 @@ class Queue {
     std::function<void()> run;
     Point after;
     std::shared_ptr<Meeting> meeting;  // mostly null
+    OrderPoint given;
   };
+
+  void Push(Operation operation) {
+    operation.given.Release();
+    operations_.push_back(std::move(operation));
+    ++added_;
+  }
 
   const std::thread::id owner_;
   std::deque<Operation> operations_;
@@ -87,6 +96,8 @@ class Queue {
   uint64_t done_ = 0;
   // Somebody further up the stack is about to reach a point of it.
   bool reaching_ = false;
+  RaceThread race_thread_ = RaceThread::Create();
+  OrderPoint operations_done_;
 };
 
 // One thread at a time.
@@ -104,6 +115,10 @@ class Scheduler {
   static bool Reached(const Point& point) {
     return point.queue == nullptr || point.queue->done() >= point.count;
   }
+  // The calling thread, which has waited for the point, goes on after it.
+  static void GoOnAfter(const Point& point) {
+    if (point.queue != nullptr) point.queue->operations_done_.Acquire();
+  }
   // Runs what the point needs, and under kRandom other things. False where it
   // needs what no thread has given yet.
   bool Reach(const Point& point);
@@ -118,6 +133,7 @@ class Scheduler {
  private:
   // Whether the queue's first operation may run, which it has come to.
   bool Arrive(const Queue& queue);
+  Meeting::Step Meet(const Queue& queue);
   void RunFirst(Queue& queue);
   // Has others come to where the meeting needs them, as far as they can.
   void Bring(const Meeting& meeting);
@@ -131,6 +147,7 @@ class Scheduler {
   std::minstd_rand random_;
   uint32_t progress_percent_ = 0;
   std::vector<std::shared_ptr<Queue>> queues_;
+  OrderPoint messages_;
 };
 
 }  // namespace trireme::cuda_emulation
