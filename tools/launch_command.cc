@@ -25,7 +25,7 @@
 #include "runtime/core/status.h"
 #include "runtime/core/timeouts.h"
 #include "runtime/device/compute_device.h"
-#include "runtime/device/cpu_device.h"
+#include "runtime/device/kernel_libraries.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/search/subsets.h"
@@ -160,24 +160,22 @@ absl::Status PlanForDeviceMemory(const ParsedCommand& arguments,
           "--device_memory: found several ranks and no --cluster, expected one "
           "(`trireme profile` writes it), or one rank here");
     }
-    if (chosen.kind() != DeviceKind::kCpu) {
-      return InvalidArgument(
-          "--device_memory: found {} and no --cluster, expected one (`trireme "
-          "cluster describe` writes it) or --device cpu: GPUs are not measured",
-          chosen.text());
-    }
     fmt::print("measures this machine\n");
     std::fflush(stdout);
     const int processors = AvailableProcessors();
     UseThreadsOf({.processors = processors, .threads = processors});
     const int64_t memory = HostMemoryLimit(/*local_ranks=*/1);
-    CpuDevice device(memory);
+    const bool on_host = chosen.kind() == DeviceKind::kCpu;
+    const std::unique_ptr<Device> device = chosen.Make(
+        on_host ? memory : chosen.memory_bytes(), KernelLibraries());
     std::error_code error;
     const std::string drive =
         arguments.Has("drive")
             ? std::filesystem::absolute(arguments.Get("drive"), error).string()
             : "";
-    ASSIGN_OR_RETURN(cluster, MeasureDevice(device, memory - bytes, drive));
+    ASSIGN_OR_RETURN(cluster,
+                     MeasureDevice(chosen, *device,
+                                   on_host ? memory - bytes : memory, drive));
   }
   ASSIGN_OR_RETURN(const auto dataset, OpenDataset(job.data()));
   ASSIGN_OR_RETURN(const TrainingSetup setup,

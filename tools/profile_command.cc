@@ -4,6 +4,7 @@
 
 #include <array>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -11,10 +12,11 @@
 
 #include "fmt/format.h"
 #include "models/data/dataset.h"
+#include "runtime/comm/device_world.h"
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
 #include "tools/commands.h"
+#include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/run_as_rank.h"
 #include "trainer/batches.h"
@@ -51,7 +53,7 @@ absl::Status StartRanks(const ParsedCommand& arguments) {
   for (const std::string& assignment : arguments.All("set")) {
     command.push_back("--set=" + assignment);
   }
-  for (const char* option : {"drive", "drive_bytes"}) {
+  for (const char* option : {"device", "drive", "drive_bytes"}) {
     if (arguments.Given(option).has_value()) {
       command.push_back(fmt::format("--{}={}", option, arguments.Get(option)));
     }
@@ -91,7 +93,10 @@ absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
   ProfileOptions options;
   options.host = host.data();
   ASSIGN_OR_RETURN(const ProfiledJob job, JobOf(arguments));
-  options.memory_bytes = MemoryLimit(job.job, world.local_size());
+  ASSIGN_OR_RETURN(options.computes_on,
+                   DeviceOf(arguments, world.local_rank(), world.local_size()));
+  options.memory_bytes =
+      MemoryLimit(job.job, options.computes_on, world.local_size());
   if (job.setup.has_value()) options.job = &*job.setup;
   if (arguments.Has("drive")) {
     std::error_code error;
@@ -99,10 +104,16 @@ absl::Status Profile(const ParsedCommand& arguments, MpiWorld& world) {
         std::filesystem::absolute(arguments.Get("drive"), error).string();
     ASSIGN_OR_RETURN(options.drive_bytes, arguments.GetBytes("drive_bytes"));
   }
-  CpuDevice device(options.memory_bytes);
+  const std::unique_ptr<Device> device = options.computes_on.Make(
+      options.memory_bytes,
+      job.setup.has_value() ? job.setup->kernel_libraries : KernelLibraries());
+  const DeviceWorld devices =
+      MakeDeviceWorld(world, options.computes_on, world.hang_watch());
   ASSIGN_OR_RETURN(const ClusterProfile profile,
-                   ProfileCluster(options, device, world));
+                   ProfileCluster(options, *device, *devices.factory));
   if (world.world_rank() != 0) return absl::OkStatus();
+  fmt::print("device {}\n", options.computes_on.text());
+  if (!devices.text.empty()) fmt::print("messages by {}\n", devices.text);
   RETURN_IF_ERROR(
       WriteMarkedFile(profile.cluster, kName, arguments.Get("out")));
   fmt::print("{}{}\n", profile.report, arguments.Get("out"));
@@ -131,6 +142,7 @@ Command ProfileCommand() {
                     .value = "LIST",
                     .help = "starts the ranks of these machines, as "
                             "a:4,b:4"},
+                   DeviceOption(),
                    {.name = "job",
                     .value = "FILE",
                     .help = "also times the blocks, embedding and head of this "

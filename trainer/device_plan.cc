@@ -31,11 +31,13 @@ void LimitDevices(int64_t device_bytes, Cluster& cluster) {
 
 }  // namespace
 
-absl::StatusOr<Cluster> MeasureDevice(Device& device, int64_t host_bytes,
+absl::StatusOr<Cluster> MeasureDevice(const ComputeDevice& kind, Device& device,
+                                      int64_t host_bytes,
                                       const std::string& drive_folder) {
   SingleWorld world;
   ProfileOptions options;
   options.host = "this machine";
+  options.computes_on = kind;
   options.memory_bytes = device.Statistics().limit_bytes;
   options.repetitions = kRepetitions;
   options.drive_folder = drive_folder;

@@ -17,10 +17,12 @@
 
 namespace trireme {
 
-// This machine as a cluster of one device: `device`, measured for some seconds,
+// This machine as a cluster of one device: `device`, which is of the
+// kind, measured for some seconds,
 // whose process may have `host_bytes` of the host's memory, and the drive of
 // `drive_folder` (empty: none).
-absl::StatusOr<Cluster> MeasureDevice(Device& device, int64_t host_bytes,
+absl::StatusOr<Cluster> MeasureDevice(const ComputeDevice& kind, Device& device,
+                                      int64_t host_bytes,
                                       const std::string& drive_folder);
 
 struct DevicePlan {

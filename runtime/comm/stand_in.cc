@@ -1,7 +1,5 @@
 #include "runtime/comm/stand_in.h"
 
-#include <chrono>
-
 #include "runtime/comm/collective.h"
 #include "runtime/core/log.h"
 
@@ -48,9 +46,10 @@ void Fill(const Operation& operation, int rank, int size) {
 }  // namespace
 
 Event StandInCommunicator::Start(Operation operation) {
-  const auto start = std::chrono::steady_clock::now();
-  Fill(operation, rank(), size());
-  traffic().CountExposed(std::chrono::steady_clock::now() - start);
+  // Of a barrier nothing remains.
+  if (operation.kind == Kind::kBarrier) return Event();
+  filling_.Time(operation.data().device().stream(),
+                [&] { Fill(operation, rank(), size()); });
   return Event();
 }
 
@@ -64,7 +63,7 @@ std::unique_ptr<Communicator> StandInWorld::Create(std::span<const int> ranks,
                                                    Progress) {
   const int rank = RankInGroup(world_rank_, ranks, name);
   return std::make_unique<StandInCommunicator>(
-      rank, static_cast<int>(ranks.size()), name);
+      rank, static_cast<int>(ranks.size()), name, filling_);
 }
 
 }  // namespace trireme

@@ -48,6 +48,10 @@ std::optional<double> PeakFlopsOfProduct(std::string_view product,
   if (!device.has_value()) return std::nullopt;
   const auto cluster = ClusterOfOne(*device);
   if (!cluster.ok()) return std::nullopt;
+  if (element_bytes == 1) {
+    const double float8 = cluster->devices(0).peak_fp8_flops();
+    return float8 > 0 ? std::optional(float8) : std::nullopt;
+  }
   if (element_bytes == 2) return cluster->devices(0).peak_bf16_flops();
   if (element_bytes == 4) {
     return tf32 ? cluster->devices(0).peak_tf32_flops()
@@ -58,6 +62,9 @@ std::optional<double> PeakFlopsOfProduct(std::string_view product,
 
 bool CanBe(std::string_view name, std::string_view product) {
   const bool processor = name.starts_with(kProcessor);
+  // As `trireme profile` calls them.
+  const std::string_view of_host = name.substr(0, name.find(" of "));
+  if (DeviceOfProduct(of_host).has_value()) return of_host == product;
   const bool known = ClusterOfOne(name).ok();
   if (product.empty()) return !known;
   return !processor && (!known || DeviceOfProduct(product) == name);

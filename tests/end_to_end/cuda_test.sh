@@ -94,6 +94,8 @@ TRIREME_EMULATED_CAPABILITY=80 expect_error \
 echo "== mistakes"
 expect_error "--device: found 'cuda:1', expected cuda:0 to cuda:0" \
   "$trireme" train job.textproto --out none --device cuda:1
+expect_error "--device: found 'cuda:1', expected cuda:0 to cuda:0" \
+  "$trireme" profile --out none.textproto --device cuda:1
 expect_error "--device: found 'tpu', expected cpu, cuda or cuda:N" \
   "$trireme" train job.textproto --out none --device tpu
 expect_error "of its limit of" \

@@ -61,8 +61,9 @@ class ProfiledCollective {
 // How often to repeat an operation; the same on all ranks of its group. Runs it
 // once.
 int Repetitions(const CollectiveProfileOptions& options,
-                const ProfiledCollective& operation, Communicator& group) {
-  double once_s = SecondsOf([&] { operation.Run(); });
+                const ProfiledCollective& operation, Stream& stream,
+                Communicator& group) {
+  double once_s = SecondsOf(stream, [&] { operation.Run(); });
   Control(group).Max(std::span(&once_s, 1), "profile");
   return RepetitionsWithin(options.most_s, once_s, options.repetitions);
 }
@@ -140,9 +141,10 @@ std::vector<CollectiveMeasurement> MeasureCollectives(
         world.Barrier("profile collective");
         if (own == nullptr) return {};
         const ProfiledCollective operation(kind, bytes, device, *own);
-        const int repetitions = Repetitions(options, operation, *own);
+        const int repetitions =
+            Repetitions(options, operation, device.stream(), *own);
         const std::vector<double> times =
-            TimesOf(repetitions, [&] { operation.Run(); });
+            TimesOf(repetitions, device.stream(), [&] { operation.Run(); });
         return {static_cast<double>(operation.bytes()), Median(times),
                 Spread(times)};
       };

@@ -149,26 +149,28 @@ class LinkProfiler {
   double SendToAll(int place) const {
     const Tensor large = Message(device_, options_.large_bytes);
     int64_t peers = 0;
-    const double seconds = Median(TimesOf(CardRepetitions(), [&] {
-      std::vector<Event> events;
-      peers = 0;
-      for (int node = 0; node < num_nodes(); ++node) {
-        if (node == node_of_[world_.rank()] || place >= count_[node]) continue;
-        ++peers;
-        events.push_back(
-            world_.Send(large, first_[node] + place, 3, "profile"));
-        events.push_back(world_.Receive(Message(device_, 1),
-                                        first_[node] + place, 4, "profile"));
-      }
-      for (Event& event : events) event.Wait();
-    }));
+    const double seconds =
+        Median(TimesOf(CardRepetitions(), device_.stream(), [&] {
+          std::vector<Event> events;
+          peers = 0;
+          for (int node = 0; node < num_nodes(); ++node) {
+            if (node == node_of_[world_.rank()] || place >= count_[node])
+              continue;
+            ++peers;
+            events.push_back(
+                world_.Send(large, first_[node] + place, 3, "profile"));
+            events.push_back(world_.Receive(
+                Message(device_, 1), first_[node] + place, 4, "profile"));
+          }
+          for (Event& event : events) event.Wait();
+        }));
     return static_cast<double>(peers * options_.large_bytes) / seconds;
   }
 
   // The other end of one message of SendToAll, each time.
   void Answer(int from) const {
     const Tensor large = Message(device_, options_.large_bytes);
-    TimesOf(CardRepetitions(), [&] {
+    TimesOf(CardRepetitions(), device_.stream(), [&] {
       world_.Receive(large, from, 3, "profile").Wait();
       world_.Send(Message(device_, 1), from, 4, "profile").Wait();
     });
@@ -177,7 +179,7 @@ class LinkProfiler {
   // Seconds of `there` and an answer.
   std::vector<double> RoundTrips(const Tensor& there, int peer,
                                  bool sends) const {
-    return TimesOf(options_.repetitions, [&] {
+    return TimesOf(options_.repetitions, device_.stream(), [&] {
       if (sends) {
         world_.Send(there, peer, 0, "profile").Wait();
         world_.Receive(small_, peer, 1, "profile").Wait();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "runtime/device/cuda/gpus.h"
 
 namespace trireme {
 namespace {
@@ -36,14 +37,25 @@ int64_t ResidentBytes() {
   return resident * static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
 }
 
+// Up to a constant: of a GPU what others have of it counts, too.
+int64_t TakenBytes(const ComputeDevice& kind) {
+  return kind.kind() == DeviceKind::kCpu ? ResidentBytes()
+                                         : -FreeBytesOfCudaGpu(kind.gpu());
+}
+
 }  // namespace
 
-ProcessMemory MeasureProcessMemory(Device& device,
+ProcessMemory MeasureProcessMemory(const ComputeDevice& kind, Device& device,
                                    CommunicatorFactory& factory) {
   ProcessMemory memory;
-  const int64_t before = ResidentBytes();
-  memory.reserved_bytes =
-      std::max<int64_t>(0, before - device.Statistics().current_bytes);
+  const Tensor data =
+      Tensor::Zeros(device, {kReducedBytes / 4}, DType::kFloat32,
+                    MemoryCategory::kCommunication, "profile");
+  const int64_t before = TakenBytes(kind);
+  if (kind.kind() == DeviceKind::kCpu) {
+    memory.reserved_bytes =
+        std::max<int64_t>(0, before - device.Statistics().current_bytes);
+  }
   std::vector<int> everyone(factory.world_size());
   std::iota(everyone.begin(), everyone.end(), 0);
   std::vector<std::unique_ptr<Communicator>> communicators;
@@ -51,13 +63,10 @@ ProcessMemory MeasureProcessMemory(Device& device,
     communicators.push_back(
         factory.Create(everyone, fmt::format("memory profile {}", i)));
     // Some allocate with their first use.
-    const Tensor data =
-        Tensor::Zeros(device, {kReducedBytes / 4}, DType::kFloat32,
-                      MemoryCategory::kCommunication, "profile");
     communicators.back()->AllReduce(data, ReduceOp::kSum, "profile").Wait();
   }
   memory.communicator_bytes =
-      std::max<int64_t>(0, ResidentBytes() - before) / kCommunicators;
+      std::max<int64_t>(0, TakenBytes(kind) - before) / kCommunicators;
   return memory;
 }
 

@@ -1,17 +1,15 @@
 #include "trainer/profile/piece_times.h"
 
 #include <algorithm>
-#include <chrono>
-#include <limits>
 #include <memory>
 #include <utility>
 
 #include "parallel/chunk_pass.h"
-#include "parallel/communicators.h"
 #include "parallel/process_grid.h"
 #include "runtime/comm/stand_in.h"
 #include "runtime/core/status.h"
-#include "runtime/device/cpu_device.h"
+#include "runtime/device/compute_device.h"
+#include "runtime/ops/random.h"
 #include "trainer/local_model.h"
 #include "trainer/profile/profile_statistics.h"
 
@@ -19,6 +17,7 @@ namespace trireme {
 namespace {
 
 constexpr int kLargestMicrobatch = 8;
+
 ChunkRequest PartOf(const TrainingSetup& setup, const PieceSplit& split,
                     const ModelPiece& piece) {
   ChunkRequest options;
@@ -37,28 +36,48 @@ ChunkRequest PartOf(const TrainingSetup& setup, const PieceSplit& split,
   return options;
 }
 
-// Seconds since the last call, without what communicators took meanwhile.
+// Seconds of the device's compute stream since the last call, without what the
+// stand-ins for other ranks took meanwhile.
 class ComputeClock {
  public:
-  explicit ComputeClock(const Communicators& communicators)
-      : communicators_(communicators) {
-    Lap();
+  ComputeClock(Device& device, const StandInWorld& world)
+      : device_(device), world_(world) {
+    device.Synchronize();
+    communication_s_ = world.seconds();
+    start_ = device.stream().Mark();
   }
   double Lap() {
-    const double exposed = communicators_.Statistics().exposed_seconds;
-    const auto now = std::chrono::steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - start_).count() -
-                           (exposed - exposed_);
-    start_ = std::chrono::steady_clock::now();
-    exposed_ = exposed;
+    const std::shared_ptr<StreamMark> end = device_.stream().Mark();
+    // Of all streams: the stand-ins work on another.
+    device_.Synchronize();
+    const double communication_s = world_.seconds();
+    const double seconds =
+        end->SecondsSince(*start_) - (communication_s - communication_s_);
+    communication_s_ = communication_s;
+    start_ = device_.stream().Mark();
     return seconds;
   }
 
  private:
-  const Communicators& communicators_;
-  std::chrono::steady_clock::time_point start_;
-  double exposed_ = 0;
+  Device& device_;
+  const StandInWorld& world_;
+  double communication_s_ = 0;
+  std::shared_ptr<StreamMark> start_;
 };
+
+// Normal numbers where they are floating, which a GPU multiplies at the clock
+// of training: zeros let it go faster. Counts and places are zero.
+void FillTypically(const std::vector<Tensor>& tensors) {
+  for (const Tensor& tensor : tensors) {
+    if (!IsFloating(tensor.dtype())) {
+      tensor.FillZero();
+      continue;
+    }
+    const ElementRun all[] = {{.count = tensor.num_elements()}};
+    FillRandom(RandomStream({.seed = 1}), Distribution::kNormal, /*scale=*/1,
+               all, tensor);
+  }
+}
 
 // One piece with its parameters and gradients.
 class PieceRunner {
@@ -80,18 +99,18 @@ class PieceRunner {
   // One microbatch.
   PieceSeconds Run() {
     Chunk& chunk = *model_.part().chunk;
-    const auto zeros = [&](int unit) {
+    const auto values = [&](int unit) {
       std::vector<Tensor> tensors =
           EmptyBoundary(model_.device(), chunk.Boundary(unit));
-      for (const Tensor& tensor : tensors) tensor.FillZero();
+      FillTypically(tensors);
       return tensors;
     };
     AllResident store;
     ChunkPass pass(model_.context(), chunk, store, /*microbatch=*/0);
-    std::vector<Tensor> inputs = zeros(0);
-    std::vector<Tensor> gradients = zeros(chunk.num_units());
+    std::vector<Tensor> inputs = values(0);
+    std::vector<Tensor> gradients = values(chunk.num_units());
     PieceSeconds seconds;
-    ComputeClock clock(model_.communicators());
+    ComputeClock clock(model_.device(), world_);
     pass.Forward(std::move(inputs));
     seconds.forward_s = clock.Lap();
     pass.Backward(std::move(gradients), Tape::WeightGradients::kDeferred);
@@ -113,12 +132,13 @@ class PieceRunner {
 absl::StatusOr<int64_t> BytesOf(const TrainingSetup& setup,
                                 const PieceSplit& split,
                                 const ModelPiece& piece,
-                                const ProcessGrid& grid) {
-  CpuDevice dry(std::numeric_limits<int64_t>::max(), CpuDevice::Mode::kDry);
-  PieceRunner runner(setup, split, piece, grid, dry);
+                                const ProcessGrid& grid, DeviceKind kind) {
+  const std::unique_ptr<Device> dry =
+      MakeDryDevice(kind, setup.kernel_libraries);
+  PieceRunner runner(setup, split, piece, grid, *dry);
   runner.Run();
   RETURN_IF_ERROR(runner.status());
-  return dry.Statistics().peak_bytes;
+  return dry->Statistics().peak_bytes;
 }
 
 double MedianOf(const std::vector<PieceSeconds>& times,
@@ -172,7 +192,8 @@ absl::StatusOr<PieceSeconds> TimePiece(const TrainingSetup& setup,
   ASSIGN_OR_RETURN(const ProcessGrid grid,
                    ProcessGrid::Create({.tp = split.tp, .cp = split.cp}, {},
                                        /*world_rank=*/0));
-  ASSIGN_OR_RETURN(const int64_t needed, BytesOf(setup, split, piece, grid));
+  ASSIGN_OR_RETURN(const int64_t needed,
+                   BytesOf(setup, split, piece, grid, DeviceKindOf(device)));
   const MemoryStatistics memory = device.Statistics();
   if (needed > memory.limit_bytes - memory.current_bytes) {
     return ResourceExhausted("a microbatch of {} needs {} of {}",

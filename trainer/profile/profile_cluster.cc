@@ -1,27 +1,22 @@
 #include "trainer/profile/profile_cluster.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstring>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
 #include <span>
-#include <thread>
 #include <utility>
 
 #include "fmt/format.h"
 #include "runtime/comm/control.h"
 #include "runtime/core/status.h"
-#include "runtime/ops/matmul.h"
-#include "runtime/ops/pointwise.h"
+#include "runtime/device/cuda/gpus.h"
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/cluster/collectives.h"
 #include "scheduler/cluster/known_products.h"
 #include "scheduler/pieces/measured_times.h"
 #include "trainer/model_shape_of.h"
+#include "trainer/profile/device_profile.h"
 #include "trainer/profile/drive_profile.h"
 #include "trainer/profile/memory_profile.h"
 #include "trainer/profile/piece_times.h"
@@ -30,91 +25,77 @@
 namespace trireme {
 namespace {
 
-constexpr int64_t kMatrixSide = 1024;
-// Of smaller products, which do not reach the rate of that one.
-constexpr std::array<int64_t, 4> kSmallSides = {32, 64, 128, 256};
-constexpr int64_t kElementwiseBytes = 64 << 20;
 constexpr double kUnsteadySpread = 0.5;
 
-double MedianSeconds(int repetitions, const std::function<void()>& run) {
-  return Median(TimesOf(repetitions, run));
+// What the driver calls the GPU; of a processor nothing.
+absl::StatusOr<std::string> ProductOf(const ComputeDevice& device) {
+  if (device.kind() == DeviceKind::kCpu) return "";
+  ASSIGN_OR_RETURN(const std::vector<CudaGpu> gpus, FindCudaGpus());
+  return gpus[device.gpu()].name;
 }
 
-double ProductFlops(int64_t side) {
-  const auto n = static_cast<double>(side);
-  return 2 * n * n * n;
+// Of a node's ranks.
+using Rows = std::span<const std::vector<double>>;
+
+std::vector<double> Column(Rows rows, size_t column) {
+  std::vector<double> values;
+  for (const std::vector<double>& row : rows) values.push_back(row[column]);
+  return values;
+}
+double MedianOf(Rows rows, size_t column) {
+  return Median(Column(rows, column));
+}
+double LargestOf(Rows rows, size_t column) {
+  const std::vector<double> values = Column(rows, column);
+  return *std::max_element(values.begin(), values.end());
 }
 
-std::vector<double> GemmSeconds(Device& device, DType dtype, int64_t side,
-                                int repetitions) {
-  const Tensor a = Tensor::Zeros(device, {side, side}, dtype);
-  const Tensor b = Tensor::Zeros(device, {side, side}, dtype);
-  return TimesOf(repetitions, [&] { MatMul(a, b); });
-}
-
-double GemmRate(Device& device, DType dtype, int64_t side, int repetitions) {
-  return ProductFlops(side) /
-         Median(GemmSeconds(device, dtype, side, repetitions));
-}
-
-// Two reads and a write.
-std::vector<double> ElementwiseSeconds(Device& device, int repetitions) {
-  const Shape shape = {kElementwiseBytes / 4};
-  const Tensor x = Tensor::Zeros(device, shape, DType::kFloat32);
-  const Tensor y = Tensor::Zeros(device, shape, DType::kFloat32);
-  return TimesOf(repetitions, [&] { AddInPlace(x, y); });
-}
-
-// Bytes of a copy between two places of the host's memory, which is where the
-// CPU device's tensors are too.
-double CopyRate(Device& device, int repetitions) {
-  const Shape shape = {kElementwiseBytes / 4};
-  const Tensor from = Tensor::Zeros(device, shape, DType::kFloat32);
-  const Tensor to = Tensor::Zeros(device, shape, DType::kFloat32);
-  return kElementwiseBytes /
-         MedianSeconds(repetitions, [&] { to.CopyFrom(from); });
-}
-
-// How many times as long a product takes while something else of the device
-// runs, `beside` it.
-double Slowed(double beside_s, double alone_s) {
-  return std::max(1.0, beside_s / alone_s);
-}
-
-// While a copy between two places of the host's memory goes on.
-double SlowedByCopies(Device& device, double alone_s, int repetitions) {
-  std::vector<char> from(kElementwiseBytes), to(kElementwiseBytes);
-  std::atomic<bool> stop = false;
-  std::thread copying([&] {
-    while (!stop) std::memcpy(to.data(), from.data(), from.size());
-  });
-  const double beside_s =
-      Median(GemmSeconds(device, DType::kFloat32, kMatrixSide, repetitions));
-  stop = true;
-  copying.join();
-  return Slowed(beside_s, alone_s);
-}
-
-// While all ranks add up a large tensor. Collective.
-double SlowedByReductions(Device& device, CommunicatorFactory& factory,
-                          std::span<const int> everyone, double alone_s,
-                          int repetitions) {
-  if (factory.world_size() == 1) return 1;
-  const std::unique_ptr<Communicator> group =
-      factory.Create(everyone, "profile beside compute", Progress::kBackground);
-  const Tensor sum =
-      Tensor::Zeros(device, {kElementwiseBytes / 4}, DType::kFloat32,
-                    MemoryCategory::kCommunication, "profile");
-  const Shape shape = {kMatrixSide, kMatrixSide};
-  const Tensor a = Tensor::Zeros(device, shape, DType::kFloat32);
-  const Tensor b = Tensor::Zeros(device, shape, DType::kFloat32);
-  std::vector<double> beside_s;
-  for (int i = 0; i < repetitions; ++i) {
-    auto pending = group->AllReduce(sum, ReduceOp::kSum, "profile");
-    beside_s.push_back(SecondsOf([&] { MatMul(a, b); }));
-    pending.Wait();
+// The device of a node: what its ranks reached, and as peaks what the data
+// sheet of the product says where it is known.
+void SetRates(const DeviceRates& rates, Rows rows, const std::string& product,
+              Cluster::Device& device) {
+  const auto peak = [&](double reached, int64_t element_bytes, bool tf32) {
+    return PeakFlopsOfProduct(product, element_bytes, tf32).value_or(reached);
+  };
+  const double bf16 = MedianOf(rows, kBFloat16Flops);
+  const double fp32 = MedianOf(rows, kFloat32Flops);
+  const double fp64 = MedianOf(rows, kFloat64Flops);
+  device.set_achieved_bf16_flops(bf16);
+  device.set_achieved_fp32_flops(fp32);
+  device.set_achieved_fp64_flops(fp64);
+  device.set_peak_bf16_flops(peak(bf16, 2, /*tf32=*/false));
+  device.set_peak_fp32_flops(peak(fp32, 4, /*tf32=*/false));
+  device.set_peak_fp64_flops(fp64);
+  if (const double tf32 = MedianOf(rows, kTf32Flops); tf32 > 0) {
+    device.set_achieved_tf32_flops(tf32);
+    device.set_peak_tf32_flops(peak(tf32, 4, /*tf32=*/true));
   }
-  return Slowed(Median(beside_s), alone_s);
+  if (const double float8 = MedianOf(rows, kFloat8Flops); float8 > 0) {
+    device.set_achieved_fp8_flops(float8);
+    device.set_peak_fp8_flops(peak(float8, 1, /*tf32=*/false));
+  }
+  device.set_memory_bytes_per_s(MedianOf(rows, kMemoryBytes));
+  device.set_to_device_bytes_per_s(MedianOf(rows, kToDeviceBytes));
+  device.set_to_host_bytes_per_s(MedianOf(rows, kToHostBytes));
+  device.set_launch_s(MedianOf(rows, kLaunchSeconds));
+  device.set_compute_beside_copies(LargestOf(rows, kBesideCopies));
+  device.set_compute_beside_communication(LargestOf(rows, kBesideReductions));
+  double spread = LargestOf(rows, kRateSpread);
+  for (const DeviceRate rate :
+       {kBFloat16Flops, kFloat32Flops, kMemoryBytes, kToDeviceBytes}) {
+    spread = std::max(spread, Spread(Column(rows, rate)));
+  }
+  device.set_spread(spread);
+  const auto add_share = [&](int64_t side, double share) {
+    const auto n = static_cast<double>(side);
+    Cluster::Device::RateShare& point = *device.add_product_shares();
+    point.set_flops(2 * n * n * n);
+    point.set_share(std::min(1.0, share));
+  };
+  for (size_t i = 0; i < rates.small_sides.size(); ++i) {
+    add_share(rates.small_sides[i], MedianOf(rows, kNumDeviceRates + i) / fp32);
+  }
+  add_share(rates.product_side, 1);
 }
 
 Cluster::Link LinkOf(const LinkMeasurement& measured) {
@@ -288,32 +269,15 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   std::vector<int> counts(node_of.back() + 1, 0);
   for (const int node : node_of) ++counts[node];
 
-  world->Barrier("profile");
-  const std::vector<double> bf16_s =
-      GemmSeconds(device, DType::kBFloat16, kMatrixSide, options.repetitions);
-  const std::vector<double> fp32_s =
-      GemmSeconds(device, DType::kFloat32, kMatrixSide, options.repetitions);
-  const std::vector<double> elementwise_s =
-      ElementwiseSeconds(device, options.repetitions);
-  const std::vector<std::vector<double>> rates = GatherRows(
-      *world,
-      {ProductFlops(kMatrixSide) / Median(bf16_s),
-       ProductFlops(kMatrixSide) / Median(fp32_s),
-       GemmRate(device, DType::kFloat64, kMatrixSide, options.repetitions),
-       3.0 * kElementwiseBytes / Median(elementwise_s),
-       static_cast<double>(options.memory_bytes),
-       CopyRate(device, options.repetitions),
-       std::max({Spread(bf16_s), Spread(fp32_s), Spread(elementwise_s)}),
-       SlowedByCopies(device, Median(fp32_s), options.repetitions),
-       SlowedByReductions(device, factory, everyone, Median(fp32_s),
-                          options.repetitions)});
-  std::vector<double> own_small_rates;
-  for (const int64_t side : kSmallSides) {
-    own_small_rates.push_back(
-        GemmRate(device, DType::kFloat32, side, options.repetitions));
-  }
-  const std::vector<std::vector<double>> small_rates =
-      GatherRows(*world, own_small_rates);
+  const ComputeDevice& kind = options.computes_on;
+  ASSIGN_OR_RETURN(const std::string own_product, ProductOf(kind));
+  const std::vector<std::string> products =
+      Control(*world).AllGather(own_product, "products");
+  ASSIGN_OR_RETURN(const DeviceRates rates,
+                   MeasureDeviceRates({.repetitions = options.repetitions,
+                                       .product_side = options.product_side,
+                                       .bytes = options.elementwise_bytes},
+                                      kind, device, factory, *world));
 
   std::vector<NodePieceSeconds> pieces;
   if (options.job != nullptr) {
@@ -324,9 +288,10 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
         options.piece_repetitions, device, *world, node_of);
   }
 
-  const ProcessMemory own_memory = MeasureProcessMemory(device, factory);
-  const std::vector<std::vector<double>> process_memory =
-      GatherRows(*world, {static_cast<double>(own_memory.reserved_bytes),
+  const ProcessMemory own_memory = MeasureProcessMemory(kind, device, factory);
+  const std::vector<std::vector<double>> memory =
+      GatherRows(*world, {static_cast<double>(options.memory_bytes),
+                          static_cast<double>(own_memory.reserved_bytes),
                           static_cast<double>(own_memory.communicator_bytes)});
 
   const LinkMeasurements measurements =
@@ -343,79 +308,48 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   profile.cluster.set_collectives(Cluster::DIRECT);
 
   for (int node = 0; node <= node_of.back(); ++node) {
-    std::vector<double> bf16, fp32, fp64, memory, copies;
-    double reserved = 0, communicator = 0, spread = 0;
-    double by_copies = 1, by_reductions = 1;
-    int64_t bytes = std::numeric_limits<int64_t>::max();
-    int count = 0, first = -1;
-    for (int i = 0; i < ranks; ++i) {
-      if (node_of[i] != node) continue;
-      if (first < 0) first = i;
-      ++count;
-      bf16.push_back(rates[i][0]);
-      fp32.push_back(rates[i][1]);
-      fp64.push_back(rates[i][2]);
-      memory.push_back(rates[i][3]);
-      bytes = std::min(bytes, static_cast<int64_t>(rates[i][4]));
-      copies.push_back(rates[i][5]);
-      spread = std::max(spread, rates[i][6]);
-      by_copies = std::max(by_copies, rates[i][7]);
-      by_reductions = std::max(by_reductions, rates[i][8]);
-      reserved = std::max(reserved, process_memory[i][0]);
-      communicator = std::max(communicator, process_memory[i][1]);
-    }
-    Cluster::Device& kind = *profile.cluster.add_devices();
-    kind.set_name(fmt::format("{} of {}", kProcessor, hosts[first]));
-    kind.set_peak_bf16_flops(Median(bf16));
-    kind.set_peak_fp32_flops(Median(fp32));
-    kind.set_achieved_bf16_flops(Median(bf16));
-    kind.set_achieved_fp32_flops(Median(fp32));
-    kind.set_peak_fp64_flops(Median(fp64));
-    kind.set_achieved_fp64_flops(Median(fp64));
-    kind.set_reserved_bytes(static_cast<uint64_t>(reserved));
-    kind.set_communicator_bytes(static_cast<uint64_t>(communicator));
-    kind.set_memory_bytes(bytes + kind.reserved_bytes());
-    kind.set_to_device_bytes_per_s(Median(copies));
-    kind.set_to_host_bytes_per_s(Median(copies));
-    kind.set_memory_bytes_per_s(Median(memory));
-    kind.set_spread(std::max(
-        {spread, Spread(bf16), Spread(fp32), Spread(memory), Spread(copies)}));
-    kind.set_compute_beside_copies(by_copies);
-    kind.set_compute_beside_communication(by_reductions);
-    const auto add_share = [&](int64_t side, double share) {
-      Cluster::Device::RateShare& point = *kind.add_product_shares();
-      point.set_flops(ProductFlops(side));
-      point.set_share(std::min(1.0, share));
-    };
-    for (size_t i = 0; i < kSmallSides.size(); ++i) {
-      std::vector<double> small;
-      for (int j = 0; j < ranks; ++j) {
-        if (node_of[j] == node) small.push_back(small_rates[j][i]);
-      }
-      add_share(kSmallSides[i], Median(small) / Median(fp32));
-    }
-    add_share(kMatrixSide, 1);
+    const int count = counts[node];
+    const int first = std::accumulate(counts.begin(), counts.begin() + node, 0);
+    const Rows rows = Rows(rates.of_rank).subspan(first, count);
+    const Rows memory_rows = Rows(memory).subspan(first, count);
+    const std::vector<double> limits = Column(memory_rows, 0);
+    const double reserved = LargestOf(memory_rows, 1);
+    const double communicator = LargestOf(memory_rows, 2);
+    Cluster::Device& device_of_node = *profile.cluster.add_devices();
+    SetRates(rates, rows, products[first], device_of_node);
+    device_of_node.set_name(fmt::format(
+        "{} of {}", products[first].empty() ? kProcessor : products[first],
+        hosts[first]));
+    device_of_node.set_reserved_bytes(static_cast<uint64_t>(reserved));
+    device_of_node.set_communicator_bytes(static_cast<uint64_t>(communicator));
+    device_of_node.set_memory_bytes(
+        static_cast<uint64_t>(*std::min_element(limits.begin(), limits.end())) +
+        device_of_node.reserved_bytes());
     Cluster::Node& entry = *profile.cluster.add_nodes();
     entry.set_name(hosts[first]);
-    entry.set_device(kind.name());
+    entry.set_device(device_of_node.name());
     entry.set_count(count);
     // A rank alone on its machine has no link there; copies take its place.
-    entry.mutable_link()->set_bytes_per_s(Median(memory));
-    // These devices compute in the host's memory, and were measured together.
+    entry.mutable_link()->set_bytes_per_s(MedianOf(rows, kMemoryBytes));
+    // The ranks were measured together.
+    const std::vector<double> of_host = Column(rows, kHostMemoryBytes);
     entry.set_host_memory_bytes_per_s(
-        std::accumulate(memory.begin(), memory.end(), 0.0));
+        std::accumulate(of_host.begin(), of_host.end(), 0.0));
     if (measurements.cards[node] > 0) {
       entry.set_card_bytes_per_s(measurements.cards[node]);
     }
     const auto inside = links.find({node, node});
     if (inside != links.end()) *entry.mutable_link() = LinkOf(inside->second);
+    const double bf16 = device_of_node.achieved_bf16_flops();
+    const double fp32 = device_of_node.achieved_fp32_flops();
     profile.report += fmt::format(
         "{}: {} ranks, each GEMM {:.4g} (bf16, spread {:.0f} %) and {:.4g} "
         "FLOP/s (fp32, {:.0f} %), elementwise {:.3g} B/s; beside the arena "
         "{:.3g} bytes and {:.3g} for each communicator; inside {:.3g} s and "
         "{:.4g} B/s{}\n",
-        hosts[first], count, Median(bf16), 100 * Spread(bf16), Median(fp32),
-        100 * Spread(fp32), Median(memory), reserved, communicator,
+        hosts[first], count, bf16, 100 * Spread(Column(rows, kBFloat16Flops)),
+        fp32, 100 * Spread(Column(rows, kFloat32Flops)),
+        MedianOf(rows, kMemoryBytes), reserved, communicator,
         entry.link().latency_s(), entry.link().bytes_per_s(),
         entry.card_bytes_per_s() > 0 ? fmt::format("; to all others {:.4g} B/s",
                                                    entry.card_bytes_per_s())

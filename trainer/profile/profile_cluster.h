@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/device/compute_device.h"
 #include "runtime/device/device.h"
 #include "scheduler/cluster/cluster.pb.h"
 #include "trainer/profile/collective_profile.h"
@@ -21,12 +22,17 @@ struct ProfileOptions {
   // Of this rank's machine: ranks with the same name share a node. At most 63
   // bytes.
   std::string host;
+  // What the device is.
+  ComputeDevice computes_on;
   // That the arena of one rank may use.
   int64_t memory_bytes = 0;
   LinkProfileOptions links;
   CollectiveProfileOptions collectives;
   // Each time is the median of so many.
   int repetitions = 9;
+  // See DeviceProfileOptions.
+  int64_t product_side = 0;
+  int64_t elementwise_bytes = 64 << 20;
   // Also the times of this job's blocks, embedding and head, each the median of
   // so many microbatches. Null: none. Outlives the call.
   const TrainingSetup* job = nullptr;
@@ -44,15 +50,16 @@ struct ClusterProfile {
 };
 
 // Collective over the factory's world; the result is rank 0's (empty
-// elsewhere). All ranks compute at once, as they do in a job: GEMM rates in
-// bf16, fp32 and fp64, the bandwidth of elementwise kernels and of copies
-// between host and device, and the pieces of a job's model for every split that
+// elsewhere). All ranks compute at once, as they do in a job, by the clocks of
+// their devices: rates of products in each type, the bandwidth of elementwise
+// kernels and of copies between host and device (device_profile.h), and the
+// pieces of a job's model for every split that
 // a plan may have (piece_times.h); what a process needs beside its arena. Then
-// the
-// links (link_profile.h), and collectives in groups of every shape
+// the links (link_profile.h), and collectives in groups of every shape
 // (collective_profile.h).
 //
-// A device has no data sheet here: its peak is what it reached. Ranks of a node
+// The peak of a GPU is its data sheet's where that is known; other devices'
+// is what they reached. Ranks of a node
 // must be numbered in a row; else FailedPrecondition.
 absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
                                               Device& device,

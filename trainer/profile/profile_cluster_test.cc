@@ -8,8 +8,6 @@
 #include <tuple>
 
 #include "gtest/gtest.h"
-#include "models/dit/dit_family.h"
-#include "models/objective/rectified_flow.h"
 #include "models/swin/swin_config.h"
 #include "models/swin/swin_family.h"
 #include "parallel/communicators.h"
@@ -24,6 +22,7 @@
 #include "trainer/job.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/profile/piece_times.h"
+#include "trainer/profile/tiny_job_testing.h"
 
 namespace trireme {
 namespace {
@@ -47,6 +46,8 @@ absl::StatusOr<ClusterProfile> ProfileOn(const std::vector<std::string>& hosts,
                                                  .repetitions = 3},
                                        .collectives = {.repetitions = 3},
                                        .repetitions = 3,
+                                       .product_side = 256,
+                                       .elementwise_bytes = 1 << 20,
                                        .job = job,
                                        .piece_repetitions = 3},
                                       device, factory);
@@ -96,25 +97,6 @@ TEST(ProfileCluster, MakesAClusterThatThePlannerTakes) {
   }
 }
 
-// Of square pictures, which have patches of 2 pixels.
-TrainingSetup TinyJob(int64_t side = 16) {
-  DitConfig config;
-  config.image = {.channels = 1, .height = side, .width = side};
-  config.patch = 2;
-  config.hidden = 64;
-  config.heads = 4;
-  config.mlp_hidden = 256;
-  config.layers = 2;
-  config.classes = 3;
-  TrainingSetup setup;
-  setup.family = MakeDitFamily(config);
-  setup.objective = std::make_shared<RectifiedFlowObjective>(
-      RectifiedFlowConfig(), /*seed=*/0, /*global_batch=*/8);
-  setup.dtype = DType::kFloat32;
-  setup.global_batch = 8;
-  return setup;
-}
-
 // Plans of a model whose tokens lie in windows have neither: times of them
 // would take long, and be of nothing.
 TEST(ProfileCluster, TimesNoSplitThatIsRefused) {
@@ -150,7 +132,7 @@ TEST(ProfileCluster, TimesEveryPieceOfAJobForEverySplit) {
   EXPECT_TRUE(std::count(splits.begin(), splits.end(), PieceSplit{.cp = 4}));
   EXPECT_FALSE(std::count(splits.begin(), splits.end(), PieceSplit{.tp = 4}));
   // Whatever the number of tokens: sequences are padded.
-  EXPECT_EQ(SplitsToTime(TinyJob(/*side=*/14), 4, 2), splits);
+  EXPECT_EQ(SplitsToTime(TinyJob({.side = 14}), 4, 2), splits);
   // Of both nodes.
   EXPECT_EQ(UseMeasuredTimes(*cluster, shape),
             static_cast<int64_t>(2 * PiecesIn(shape).size() * splits.size()));

@@ -1,7 +1,7 @@
 #include "trainer/profile/profile_statistics.h"
 
 #include <algorithm>
-#include <chrono>
+#include <memory>
 
 #include "runtime/comm/control.h"
 
@@ -12,17 +12,21 @@ double Spread(const std::vector<double>& values) {
   return (*high - *low) / Median(values);
 }
 
-double SecondsOf(const std::function<void()>& run) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
+double SecondsOf(Stream& stream, const std::function<void()>& run) {
+  const std::shared_ptr<StreamMark> begin = stream.Mark();
   run();
-  return std::chrono::duration<double>(Clock::now() - start).count();
+  const std::shared_ptr<StreamMark> end = stream.Mark();
+  end->Wait();
+  return end->SecondsSince(*begin);
 }
 
-std::vector<double> TimesOf(int repetitions, const std::function<void()>& run) {
-  run();
+std::vector<double> TimesOf(int repetitions, Stream& stream,
+                            const std::function<void()>& run) {
+  SecondsOf(stream, run);
   std::vector<double> times;
-  for (int i = 0; i < repetitions; ++i) times.push_back(SecondsOf(run));
+  for (int i = 0; i < repetitions; ++i) {
+    times.push_back(SecondsOf(stream, run));
+  }
   return times;
 }
 
