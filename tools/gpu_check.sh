@@ -1,7 +1,8 @@
 #!/bin/bash
 # Checks a node's GPU with what `./dev bundle` packed, in at most 8 minutes: the
 # tests of instructions, of the device, of every kernel and of training, then how
-# fast every op is beside products and copies, and how fast a DiT trains
+# fast every op is beside products and copies, how fast a DiT trains in PyTorch,
+# where python3 has one that sees the GPU, and how fast models train here
 # (gpu_speed.sh), in what is left of the time. Writes JSON with
 # the device's name; what each test said lies in the folder of the same name. The
 # status is not 0 where one failed.
@@ -55,9 +56,27 @@ check cuda_parity_test
 # Ceilings of products and copies, and each op beside them, by the GPU's clock.
 measure kernels 60 "$here/run" op_cases_benchmark --device cuda --json \
   --seconds 0.02
+# The peer; without it nothing is compared.
+peer=null ratio=null
+if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+  2> /dev/null; then
+  measure peer 100 python3 "$here/bench/peer_step.py" --device cuda \
+    --models dit_xl2 --dtypes bf16 --threads 1 --seconds 3 --budget 30
+  peer=$(lines_of peer)
+  peer=${peer:-null}
+fi
 measure speed "$most_seconds" "$here/gpu_speed.sh" "$here/run_trireme" \
   "$logs/speed"
 cat "$logs/speed.json"
+# Of the peer's fastest way (eager, or torch.compile) to ours.
+figure_of() { # figure_of JSON NAME
+  grep -oE "\"$2\": [0-9.e+-]+" <<< "$1" | head -n 1 | cut -d ' ' -f 2
+}
+theirs=$(figure_of "$peer" dit_xl2.bf16.threads1.step_s)
+ours=$(figure_of "$(grep '"run": "bf16",' "$logs/speed.json")" step_s)
+if [[ -n $theirs && -n $ours ]]; then
+  ratio=$(awk -v a="$theirs" -v b="$ours" 'BEGIN {print a / b}')
+fi
 {
   gpu=$(property name)
   driver=$(property driver_version)
@@ -68,7 +87,7 @@ cat "$logs/speed.json"
   lines_of kernels
   printf '], "speed": [\n'
   lines_of speed
-  printf ']}\n'
+  printf '], "peer": %s, "peer_ratio": %s}\n' "$peer" "$ratio"
 } > "$out"
 echo "wrote $out"
 exit "$failed"

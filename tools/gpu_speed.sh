@@ -2,10 +2,14 @@
 # Trains a DiT of DiT-XL/2's width and depth on made-up pictures, 1,024 tokens
 # each, for a few steps in BF16, in FP8, and in FP8 with scales of earlier steps,
 # in BF16 on pictures of a quarter of the tokens, and, where no sizes are given, a
-# DiT of 2 billion parameters, and says how fast: a line of JSON for each, of the
-# median of the steps behind the first four. What the runs said lies in FOLDER.
+# DiT of 2 billion parameters and an MMDiT of FLUX's width and a fifth of its
+# depth, and says how fast: a line of JSON for each, of the median of the steps
+# behind the first four. Then one of what streams of a DiT of that width and four
+# layers waited for (bench/stream_gaps.py), where there is a python3. What the runs
+# said lies in FOLDER.
 # Usage: gpu_speed.sh TRIREME FOLDER [DEVICE [HIDDEN LAYERS HEADS SIDE BATCH]]
 set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
 trireme=$(realpath "${1:?TRIREME}")
 folder=${2:?FOLDER}
 device=${3:-cuda}
@@ -41,22 +45,29 @@ make_data() { # make_data SIDE
 make_data "$side"
 make_data $((side / 2))
 
-# Trains until it has seen enough steps; without the checkpoint at a run's end,
-# which takes gigabytes.
-measure() { # measure NAME FIELDS_OF_THE_JOB
-  local name=$1 lines=0 metrics=$1/metrics.jsonl status=0
-  cat > "$name.textproto" <<JOB
-name: "$name"
-model { dit { hidden: $hidden layers: $layers heads: $heads patch: 8 } }
+write_job() { # write_job NAME MODEL STEPS FIELDS
+  cat > "$1.textproto" <<JOB
+name: "$1"
+model { $2 }
 data { idx { folder: "$PWD/data_$side" } resolution: $side }
 global_batch: $batch
-steps: 100000
+steps: $3
 checkpoint { every_minutes: 0 }
 optimizer { learning_rate: 1e-4 }
 sample { at_end: false }
-$2
+$4
 JOB
-  rm -rf "$name"
+  rm -rf "$1"
+}
+dit() { # dit LAYERS
+  echo "dit { hidden: $hidden layers: $1 heads: $heads patch: 8 }"
+}
+
+# Trains until it has seen enough steps; without the checkpoint at a run's end,
+# which takes gigabytes.
+measure() { # measure NAME MODEL FIELDS_OF_THE_JOB
+  local name=$1 lines=0 metrics=$1/metrics.jsonl status=0
+  write_job "$name" "$2" 100000 "$3"
   "$trireme" train "$name.textproto" --out "$name" --device "$device" \
     > "$name.log" 2>&1 &
   process=$!
@@ -85,12 +96,36 @@ JOB
     "${figures[@]}"
 }
 
+# Trains for a few steps to the end, of which the trace is.
+measure_streams() { # measure_streams NAME MODEL
+  if ! command -v python3 > /dev/null; then
+    echo "$1: no python3, hence not measured" >&2
+    return 0
+  fi
+  write_job "$1" "$2" 4 ""
+  if ! "$trireme" train "$1.textproto" --out "$1" --device "$device" --trace \
+    > "$1.log" 2>&1; then
+    printf '{"run": "%s", "steps": 0}\n' "$1"
+    tail -n 5 "$1.log" >&2
+    return 1
+  fi
+  local gaps=$here/bench/stream_gaps.py figures
+  figures=$(python3 "$gaps" "$1/trace/rank_0.json") || return 1
+  printf '{"run": "%s", %s\n' "$1" "${figures#\{}"
+}
+
 failed=0
-measure bf16 "" || failed=1
-measure fp8 "fp8 {}" || failed=1
-measure fp8_delayed "fp8 { delayed {} }" || failed=1
-side=$((side / 2)) batch=$((4 * batch)) measure bf16_quarter "" || failed=1
+measure bf16 "$(dit "$layers")" "" || failed=1
+measure fp8 "$(dit "$layers")" "fp8 {}" || failed=1
+measure fp8_delayed "$(dit "$layers")" "fp8 { delayed {} }" || failed=1
+side=$((side / 2)) batch=$((4 * batch)) \
+  measure bf16_quarter "$(dit "$layers")" "" || failed=1
+measure_streams streams "$(dit 4)" || failed=1
 if (($# <= 3)); then
-  hidden=2048 layers=28 batch=4 measure bf16_2b "" || failed=1
+  batch=4 measure bf16_2b "$(hidden=2048 dit 28)" "" || failed=1
+  batch=4 measure bf16_flux "mmdit {
+    hidden: 3072 dual_layers: 4 single_layers: 8 heads: 24 patch: 8
+    text { tokens: 512 bytes {} }
+  }" "" || failed=1
 fi
 exit "$failed"

@@ -1,6 +1,6 @@
 """The training steps of //tools/bench in PyTorch, to compare Trireme's with.
 
-    peer_step.py [--models dit_s2,mmdit_h512] [--threads 1,2]
+    peer_step.py [--models dit_s2,mmdit_h512] [--device cpu] [--threads 1,2]
                  [--dtypes bf16,fp32] [--seconds 10] [--budget 60]
 
 Prints one JSON object: for each model, dtype and thread count the median
@@ -11,7 +11,8 @@ times more as the model says, of which it measures --seconds: on a processor
 without bf16 instructions a step can take minutes, and so can compiling.
 "not_measured" says why of those that did no step in that time. A step is a
 rectified-flow loss, AdamW and gradients clipped to norm 1; the models are in
-peer_dit.py and peer_mmdit.py.
+peer_dit.py and peer_mmdit.py. Those of gpu_speed.sh (dit_xl2, mmdit_flux) are for
+GPUs, --device cuda.
 """
 
 import argparse
@@ -26,8 +27,21 @@ import sys
 import tempfile
 import time
 
-# Of each, its module, and how much longer torch.compile may take.
-MODELS = {"dit_s2": ("peer_dit", 1), "mmdit_h512": ("peer_mmdit", 3)}
+# Of each, its module, how much longer torch.compile may take, and its sizes
+# where they are not the module's own.
+MODELS = {
+    "dit_s2": ("peer_dit", 1, {}),
+    "mmdit_h512": ("peer_mmdit", 3, {}),
+    # As gpu_speed.sh trains them.
+    "dit_xl2": ("peer_dit", 2, {
+        "hidden": 1152, "layers": 28, "heads": 16, "grid": 32, "patch": 8,
+        "channels": 1, "batch": 16, "classes": 1}),
+    "mmdit_flux": ("peer_mmdit", 2, {
+        "hidden": 3072, "heads": 24, "dual": 4, "single": 8, "grid": 32,
+        "channels": 64, "text_tokens": 512, "text_width": 4096,
+        "pooled_width": 768, "rope_axes": (16, 56, 56), "batch": 4}),
+}
+CPU_MODELS = ("dit_s2", "mmdit_h512")
 VARIANTS = {
     "fp32": ["eager", "compile"],
     "bf16": [
@@ -37,14 +51,16 @@ VARIANTS = {
 WARM_UP = 3
 
 
-def measure(name, variant, threads, seconds):
+def measure(name, variant, device, threads, seconds):
     """Prints the seconds of each step, those that warm up included."""
     import torch
     from torch.nn import functional as F
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    torch.set_default_device(device)
     module = importlib.import_module(MODELS[name][0])
-    model = module.build()
+    sizes = module.Sizes(**MODELS[name][2])
+    model = module.build(sizes)
     if "masters" in variant:
         masters = [p.detach().clone().requires_grad_()
                    for p in model.parameters()]
@@ -58,7 +74,7 @@ def measure(name, variant, threads, seconds):
     def loss_of(x, noise, t, *conditions):
         at = t.reshape(-1, *(1,) * (x.dim() - 1))
         noisy = ((1 - at) * x + at * noise).to(dtype)
-        with torch.autocast("cpu", torch.bfloat16, "autocast" in variant):
+        with torch.autocast(device, torch.bfloat16, "autocast" in variant):
             v = module.predict(model, noisy, t, *conditions)
         return F.mse_loss(v.float(), noise - x)
 
@@ -66,7 +82,7 @@ def measure(name, variant, threads, seconds):
         loss_of = torch.compile(loss_of)
 
     def step():
-        x, *conditions = module.batch()
+        x, *conditions = module.batch(sizes)
         noise = torch.randn_like(x)
         t = torch.sigmoid(torch.randn(len(x)))
         loss_of(x, noise, t, *conditions).backward()
@@ -80,6 +96,8 @@ def measure(name, variant, threads, seconds):
         if "masters" in variant:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, masters)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     done = 0
     until = math.inf
@@ -133,7 +151,8 @@ def compare(name, dtype, threads, options, result, not_measured):
             budget *= MODELS[name][1]
         times, reason = times_of(
             [sys.executable, __file__, "--models", name, "--variant", variant,
-             "--threads", threads, "--seconds", str(options.seconds)], budget)
+             "--device", options.device, "--threads", threads, "--seconds",
+             str(options.seconds)], budget)
         way = f"{key}.{variant.replace(' ', '_')}"
         told = f"{name}, {dtype}, {threads} threads, {variant}"
         if not times:
@@ -153,7 +172,8 @@ def compare(name, dtype, threads, options, result, not_measured):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default=",".join(CPU_MODELS))
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--dtypes", default="bf16,fp32")
     parser.add_argument("--seconds", type=float, default=10)
@@ -161,8 +181,8 @@ def main():
     parser.add_argument("--variant", help="measure only this, in this process")
     options = parser.parse_args()
     if options.variant:
-        measure(options.models, options.variant, int(options.threads),
-                options.seconds)
+        measure(options.models, options.variant, options.device,
+                int(options.threads), options.seconds)
         return
     result, not_measured = {}, {}
     for name in options.models.split(","):

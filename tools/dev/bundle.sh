@@ -50,6 +50,8 @@ cat > "$bundle/run_trireme" <<'SCRIPT'
 exec "$(dirname "$(readlink -f "$0")")/run" trireme "$@"
 SCRIPT
 cp tools/gpu_check.sh tools/gpu_speed.sh "$bundle/"
+mkdir "$bundle/bench"
+cp tools/bench/{stream_gaps,peer_step,peer_dit,peer_mmdit}.py "$bundle/bench/"
 chmod +x "$bundle"/{run,run_trireme,gpu_check.sh,gpu_speed.sh}
 cp -r examples "$bundle/"
 XZ_OPT=-T0 tar -C "$work" -cJf "$out" trireme
