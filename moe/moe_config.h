@@ -32,7 +32,7 @@ struct MoeConfig {
   double z_weight = 0;
   // Whose routes the load-balancing loss takes shares of.
   BalanceOver balance_over = BalanceOver::kSample;
-  // Over whose tokens the load-importance loss sums scores; not kBatch.
+  // Over whose tokens the load-importance loss sums scores.
   BalanceOver importance_over = BalanceOver::kSample;
   // Of the load-importance loss; 0: none.
   double importance_weight = 0;

@@ -191,6 +191,18 @@ Variable CountRoutes(Tape& tape, const Variable& x, Parameter& counted,
       });
 }
 
+Variable CountSums(Tape& tape, const Variable& x, Parameter& counted,
+                   const Tensor& gradient) {
+  return tape.Record("count sums", {x}, {&counted}, x.value(), {gradient},
+                     [&counted](Tape::Gradients& gradients) {
+                       gradients.AddWeightGradient(
+                           counted, [&counted, sums = gradients.Saved(0)] {
+                             AddInPlace(sums, counted.grad);
+                           });
+                       gradients.Accumulate(0, gradients.TakeOutput());
+                     });
+}
+
 Variable RoutedBiases(Tape& tape, const Variable& weights, const Tensor& routes,
                       Parameter& bias) {
   const int64_t experts = bias.value.dim(0);

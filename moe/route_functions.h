@@ -39,6 +39,10 @@ Variable CountRoutes(Tape& tape, const Variable& x, Parameter& counted,
 Variable RoutedBiases(Tape& tape, const Variable& weights, const Tensor& routes,
                       Parameter& bias);
 
+// x itself. Backward adds this gradient to counted.grad, whatever x's is.
+Variable CountSums(Tape& tape, const Variable& x, Parameter& counted,
+                   const Tensor& gradient);
+
 // A scalar of this value and of this gradient with respect to x.
 Variable KnownLoss(Tape& tape, const Variable& x, double value,
                    const Tensor& gradient);

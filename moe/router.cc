@@ -60,12 +60,22 @@ Router::Router(ParameterStore& store, const std::string& name, int64_t width,
                           /*decay=*/false);
     bias_->sign_step = config.bias_step;
   }
+  const auto of_step_before = [&](const char* counts) {
+    Parameter& parameter =
+        store.CreateUnrounded(name + counts, {config.experts}, {},
+                              {.kind = Initializer::Kind::kZeros},
+                              /*decay=*/false);
+    parameter.replaced_by_gradient = true;
+    return &parameter;
+  };
   if (config.balance_weight > 0 &&
       config.balance_over == MoeConfig::BalanceOver::kBatch) {
-    excess_shares_ = &store.CreateUnrounded(
-        name + ".excess_shares", {config.experts}, {},
-        {.kind = Initializer::Kind::kZeros}, /*decay=*/false);
-    excess_shares_->replaced_by_gradient = true;
+    excess_shares_ = of_step_before(".excess_shares");
+  }
+  if (config.importance_weight > 0 &&
+      config.importance_over == MoeConfig::BalanceOver::kBatch) {
+    excess_importance_ = of_step_before(".excess_importance");
+    if (config.noise > 0) excess_load_ = of_step_before(".excess_load");
   }
 }
 
@@ -126,7 +136,8 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
                         const MoeTokens& tokens) const {
   Tape& tape = context.tape;
   for (Parameter* parameter :
-       {weight_, vectors_, temperature_, bias_, excess_shares_}) {
+       {weight_, vectors_, temperature_, bias_, excess_shares_,
+        excess_importance_, excess_load_}) {
     if (parameter != nullptr) {
       context.parallel.UseParameter(*parameter, x.states);
     }
@@ -214,7 +225,9 @@ Routing Router::Forward(ForwardContext& context, const ShardedVariable& x,
          .log_scores = log_scores,
          .demanded = choices.demanded,
          .excess_shares =
-             excess_shares_ == nullptr ? Tensor() : excess_shares_->value},
+             excess_shares_ == nullptr ? Tensor() : excess_shares_->value,
+         .excess_importance = excess_importance_,
+         .excess_load = excess_load_},
         tokens);
   }
   return routing;

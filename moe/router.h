@@ -25,14 +25,18 @@
 //   importance  ½ CV² over the experts of each sample's Σ p and, with noise, ½
 //               CV² of the expected number of its tokens that choose an expert
 //               (Shazeer et al., section 4 and appendix A), with CV² the
-//               variance over the squared mean
+//               variance over the squared mean. Over the batch: with S the sums
+//               of all its tokens and S' those of the step before, the
+//               expansion of ½ CV² about S' to first order in S, which is a sum
+//               over tokens: its slopes are those at S'
 //   z           (log Σ exp logits)² (Zoph et al., "ST-MoE", section 3.3)
 //
 // A bias that balances is a parameter that forgets nothing and learns from no
 // loss: its gradient is what its expert's routes are above the mean of the
 // whole step's batch, and each step goes against the gradient's sign
 // (Parameter::sign_step). So it is saved, resumed and the same on every grid.
-// So are the shares of the step before (Parameter::replaced_by_gradient).
+// So are the shares and sums of the step before
+// (Parameter::replaced_by_gradient).
 
 #ifndef TRIREME_MOE_ROUTER_H_
 #define TRIREME_MOE_ROUTER_H_
@@ -86,6 +90,10 @@ class Router {
   Parameter* bias_ = nullptr;
   // Of the step before, E times each expert's share of all routes, less 1.
   Parameter* excess_shares_ = nullptr;
+  // Of the step before, each expert's Σ p and expected number of tokens, over
+  // what they are where experts are used alike, less 1.
+  Parameter* excess_importance_ = nullptr;
+  Parameter* excess_load_ = nullptr;
 };
 
 }  // namespace trireme

@@ -157,11 +157,54 @@ struct TokenSums {
   std::function<void(int64_t token, std::span<const double> of_sums,
                      std::span<double> slopes)>
       slopes;
+  // Of a token, over all experts.
+  double expected = 1;
+  // Null where the sums of this step are taken.
+  Parameter* excess = nullptr;
 };
 
-// Adds the mean over samples, or over microbatches by their samples, of half
-// the squared coefficient of variation of sums over their tokens, as a loss of
-// x.
+// A loss that is a function of groups' sums.
+struct SumsLoss {
+  double value = 0;
+  std::vector<double> slopes;  // [groups, experts]
+};
+
+// Of groups of so many samples each; `sums`, [groups, experts], are whole.
+SumsLoss VariationOfGroups(const std::vector<double>& sums, int64_t experts,
+                           int64_t members) {
+  SumsLoss loss;
+  const auto weight = static_cast<double>(members);
+  for (size_t first = 0; first < sums.size(); first += experts) {
+    const Variation variation =
+        VariationOf(std::span(sums).subspan(first, experts));
+    loss.value += weight * variation.value;
+    for (const double slope : variation.slopes) {
+      loss.slopes.push_back(weight * slope);
+    }
+  }
+  return loss;
+}
+
+// This rank's part, for its `sums`, [experts], of so many samples, of the
+// expansion to first order about the sums of the step before, in which 1 is
+// what `unit` makes of an even use. As variation does not depend on the scale
+// of the sums, the slopes times those of the step before add nothing.
+SumsLoss VariationAbout(const Tensor& excess, const std::vector<double>& sums,
+                        double unit, double samples) {
+  std::vector<double> before = ValuesOf(excess);
+  for (double& x : before) x += 1;
+  const Variation variation = VariationOf(before);
+  SumsLoss loss{.value = samples * variation.value};
+  for (size_t e = 0; e < sums.size(); ++e) {
+    loss.slopes.push_back(unit * variation.slopes[e]);
+    loss.value += loss.slopes[e] * sums[e];
+  }
+  return loss;
+}
+
+// Adds the mean over samples, over microbatches by their samples, or of the
+// batch, of half the squared coefficient of variation of sums over their
+// tokens, as a loss of x.
 void AddVariation(ForwardContext& context, const MoeConfig& config,
                   const RouterScores& scores, const Variable& x,
                   const MoeTokens& tokens, const TokenSums& parts) {
@@ -169,7 +212,8 @@ void AddVariation(ForwardContext& context, const MoeConfig& config,
   const int64_t n = config.experts;
   const int64_t rows = x.value().dim(0);
   const int64_t local = rows / scores.samples;
-  const int64_t groups = GroupsOf(scores, config.importance_over);
+  const int64_t groups =
+      parts.excess != nullptr ? 1 : GroupsOf(scores, config.importance_over);
   // Samples of a group.
   const int64_t members = scores.samples / groups;
   const auto counts = [&](int64_t token) {
@@ -181,42 +225,56 @@ void AddVariation(ForwardContext& context, const MoeConfig& config,
   const auto of_group = [&](std::vector<double>& all, int64_t token) {
     return std::span(all).subspan(token / (local * members) * n, n);
   };
+  int64_t counted = 0;
   for (int64_t token = 0; token < rows && !device.dry(); ++token) {
-    if (counts(token)) parts.add(token, of_group(sums, token));
+    if (!counts(token)) continue;
+    parts.add(token, of_group(sums, token));
+    ++counted;
   }
-  const Tensor reduced = Upload<double>(device, {groups, n}, sums);
+  const std::vector<Communicator*> groups_of_sharers =
+      SharersOf(context, scores.states);
   int sharers = 1;
-  for (Communicator* group : SharersOf(context, scores.states)) {
-    group->AllReduce(reduced, ReduceOp::kSum, "scores of samples").Wait();
-    sharers *= group->size();
-  }
-  sums = Download<double>(reduced);
-  double value = 0;
-  if (!sums.empty()) {
-    std::vector<double> of_sums;
-    const auto weight = static_cast<double>(members);
-    for (int64_t i = 0; i < groups; ++i) {
-      const Variation variation =
-          VariationOf(std::span(sums).subspan(i * n, n));
-      value += weight * variation.value;
-      for (const double slope : variation.slopes) {
-        of_sums.push_back(weight * slope);
-      }
+  for (const Communicator* group : groups_of_sharers) sharers *= group->size();
+  // So many times what a sample adds to an expert's sum where experts are used
+  // alike is 1.
+  const double unit = static_cast<double>(n) /
+                      (parts.expected * static_cast<double>(tokens.of_sample));
+  const auto batch = static_cast<double>(tokens.global_batch);
+  SumsLoss loss;
+  std::vector<double> excess(n, 0);
+  if (parts.excess == nullptr) {
+    const Tensor reduced = Upload<double>(device, {groups, n}, sums);
+    for (Communicator* group : groups_of_sharers) {
+      group->AllReduce(reduced, ReduceOp::kSum, "scores of samples").Wait();
     }
-    for (int64_t token = 0; token < rows; ++token) {
-      if (!counts(token)) continue;
-      parts.slopes(token, of_group(of_sums, token),
-                   std::span(slopes).subspan(token * n, n));
+    loss = VariationOfGroups(Download<double>(reduced), n, members);
+    loss.value /= sharers;
+  } else if (!device.dry()) {
+    loss = VariationAbout(parts.excess->value, sums, unit,
+                          static_cast<double>(scores.samples) / sharers);
+    for (int64_t e = 0; e < n; ++e) {
+      excess[e] = (unit * sums[e] - static_cast<double>(counted) /
+                                        static_cast<double>(tokens.of_sample)) /
+                  batch;
     }
   }
-  const Tensor exact = Upload<double>(device, {rows, n}, slopes);
+  for (int64_t token = 0; token < rows && !loss.slopes.empty(); ++token) {
+    if (!counts(token)) continue;
+    parts.slopes(token, of_group(loss.slopes, token),
+                 std::span(slopes).subspan(token * n, n));
+  }
   const DType dtype = x.value().dtype();
-  AddLoss(context,
-          {KnownLoss(context.tape, x, value / sharers,
-                     dtype == DType::kFloat64 ? exact : Cast(exact, dtype)),
-           SumStates(scores.states)},
-          config.importance_weight / static_cast<double>(tokens.global_batch),
-          "importance_loss");
+  const auto exact = [&](const Shape& shape, const std::vector<double>& all) {
+    const Tensor values = Upload<double>(device, shape, all);
+    return dtype == DType::kFloat64 ? values : Cast(values, dtype);
+  };
+  Variable known =
+      KnownLoss(context.tape, x, loss.value, exact({rows, n}, slopes));
+  if (parts.excess != nullptr) {
+    known = CountSums(context.tape, known, *parts.excess, exact({n}, excess));
+  }
+  AddLoss(context, {known, SumStates(scores.states)},
+          config.importance_weight / batch, "importance_loss");
 }
 
 void AddImportance(ForwardContext& context, const MoeConfig& config,
@@ -234,7 +292,8 @@ void AddImportance(ForwardContext& context, const MoeConfig& config,
                     [](int64_t, std::span<const double> of_sums,
                        std::span<double> slopes) {
                       std::copy(of_sums.begin(), of_sums.end(), slopes.begin());
-                    }});
+                    },
+                .excess = scores.excess_importance});
 }
 
 // The chance that a token would choose an expert under other noise: that its
@@ -270,7 +329,9 @@ void AddLoad(ForwardContext& context, const MoeConfig& config,
                         slopes[e] += slope;
                         slopes[last(token)] -= slope;
                       }
-                    }});
+                    },
+                .expected = static_cast<double>(config.top_k),
+                .excess = scores.excess_load});
 }
 
 }  // namespace

@@ -28,6 +28,11 @@ struct RouterScores {
   // [experts], of the compute type, where the batch is balanced: of the step
   // before, E times the share of each, less 1.
   Tensor excess_shares;
+  // [experts], null where the variation is not the batch's: of the step before,
+  // an expert's sum of scores, and of chances to be chosen, over what it is
+  // where experts are used alike, less 1.
+  Parameter* excess_importance = nullptr;
+  Parameter* excess_load = nullptr;
 };
 
 // A collective over the ranks of tp and cp that share samples.

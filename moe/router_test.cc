@@ -423,11 +423,20 @@ TEST_F(RouterTest, LossesMoveTheRouter) {
     if (cosine) {
       config.router = MoeConfig::RouterKind::kCosine;
       config.balance_weight = 0.7;
-      config.balance_over = over;
+      config.balance_over = config.importance_over = over;
     }
     Rank rank(*this, config);
     if (cosine) {
       rank.Named("excess_shares").value.CopyFrom(Random({kExperts}, 6));
+      // Sums of the step before are not negative.
+      const std::vector<double> importance = {-0.5, 0.3, 0.9, -0.2, 0.1, -0.6};
+      const std::vector<double> load = {0.7, -0.4, 0.2, -0.1, -0.9, 0.4};
+      rank.Named("excess_importance")
+          .value.CopyFrom(
+              Tensor::FromValues<double>(device_, {kExperts}, importance));
+      rank.Named("excess_load")
+          .value.CopyFrom(
+              Tensor::FromValues<double>(device_, {kExperts}, load));
     }
     const Tensor input = Input();
     const auto losses = [&](Tape& tape, const Variable& x) {
@@ -522,6 +531,51 @@ TEST_F(RouterTest, BalanceOverTheBatchIsByTheSharesOfTheStepBefore) {
                   kExperts * counts[e] / routes - 1, 1e-12);
     }
     expected = excess.value.ToVector<double>();
+  }
+}
+
+// Where a step's sums are those of the step before, the loss over the batch and
+// its gradients are what they are where one microbatch is the batch.
+TEST_F(RouterTest, ImportanceOverTheBatchIsThatOfOneMicrobatchThatHasItAll) {
+  MoeConfig config = Config();
+  config.noise = 2;
+  config.importance_weight = 0.5;
+  config.importance_over = MoeConfig::BalanceOver::kMicrobatch;
+  Rank whole(*this, config);
+  config.importance_over = MoeConfig::BalanceOver::kBatch;
+  Rank parts(*this, config);
+  // So many microbatches of the same samples.
+  const auto train = [&](Rank& rank, int microbatches) {
+    for (const auto& parameter : rank.store.parameters()) {
+      parameter->grad.FillZero();
+    }
+    double loss = 0;
+    for (int i = 0; i < microbatches; ++i) {
+      Tape tape(device_);
+      const Variable x = tape.Leaf(Input());
+      const Variable outputs[] = {
+          Forward(rank, tape, x, microbatches * kSamples).weights};
+      for (const auto& [name, value] : Losses(tape)) loss += value;
+      tape.Backward(outputs, {Tensor()}, Tape::WeightGradients::kImmediate);
+    }
+    return loss;
+  };
+  const double expected = train(whole, 1);
+  ASSERT_GT(expected, 1e-3);
+  // Before the first step experts count as used alike.
+  EXPECT_EQ(train(parts, 2), 0);
+  EXPECT_THAT(parts.Named("weight").grad.ToVector<double>(), testing::Each(0));
+  for (const char* name : {"excess_importance", "excess_load"}) {
+    Parameter& counted = parts.Named(name);
+    counted.value.CopyFrom(counted.grad);
+  }
+  EXPECT_NEAR(train(parts, 2), expected, 1e-12);
+  const std::vector<double> gradient =
+      whole.Named("weight").grad.ToVector<double>();
+  const std::vector<double> found =
+      parts.Named("weight").grad.ToVector<double>();
+  for (size_t i = 0; i < gradient.size(); ++i) {
+    EXPECT_NEAR(found[i], gradient[i], 1e-12) << i;
   }
 }
 

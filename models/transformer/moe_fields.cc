@@ -116,10 +116,6 @@ absl::Status ResolveRouting(const MixtureOfExperts& moe, std::string_view path,
         "{}.importance_over: found {}, expected an importance_loss with it",
         path, MixtureOfExperts::BalanceOver_Name(moe.importance_over()));
   }
-  if (config.importance_over == MoeConfig::BalanceOver::kBatch) {
-    return InvalidArgument(
-        "{}.importance_over: found BATCH, expected SAMPLE or MICROBATCH", path);
-  }
   if (moe.drop() != MixtureOfExperts::DROP_UNSPECIFIED &&
       config.capacity_factor == 0) {
     return InvalidArgument(

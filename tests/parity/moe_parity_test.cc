@@ -74,6 +74,12 @@ MoeConfig BalancedOverTheBatch() {
   return config;
 }
 
+MoeConfig ImportantOverTheBatch() {
+  MoeConfig config = Noisy();
+  config.importance_over = MoeConfig::BalanceOver::kBatch;
+  return config;
+}
+
 MoeConfig LearnsByMicrobatch() {
   MoeConfig config = Noisy();
   config.balance_weight = 2;
@@ -175,6 +181,18 @@ std::vector<GridCase> Grids() {
   add({.pp = 2, .dp = 2, .ep = 2, .moe = BalancedOverTheBatch()},
       "schedule: ZB_H1 sharding: OPTIMIZER");
   add({.tp = 2, .dp = 2, .moe = BalancedOverTheBatch()},
+      "sharding: PARAMETERS microbatches: 2");
+  add({.moe = ImportantOverTheBatch()}, "microbatches: 4 recompute: FULL");
+  add({.tp = 2,
+       .cp = 2,
+       .dp = 2,
+       .ep = 4,
+       .height = 6,
+       .moe = ImportantOverTheBatch()},
+      "microbatches: 2 recompute: FULL");
+  add({.pp = 2, .dp = 2, .ep = 2, .moe = ImportantOverTheBatch()},
+      "schedule: ZB_H1 sharding: OPTIMIZER");
+  add({.tp = 2, .dp = 2, .moe = ImportantOverTheBatch()},
       "sharding: PARAMETERS microbatches: 2");
   // Losses by microbatch: those of one rank whose microbatches have as many
   // samples.

@@ -187,6 +187,8 @@ std::vector<std::string> GridCase::Features() const {
     add(moe->bias_step > 0, "bias");
     add(moe->importance_weight > 0, "importance");
     add(moe->balance_over == MoeConfig::BalanceOver::kBatch, "overbatch");
+    add(moe->importance_over == MoeConfig::BalanceOver::kBatch,
+        "importanceoverbatch");
     add(moe->learns_by_microbatch(), "overmicrobatch");
   }
   add(plan.has_microbatches(), fmt::format("mb{}", plan.microbatches()));
