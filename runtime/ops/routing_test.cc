@@ -82,7 +82,7 @@ TEST_P(RoutingTest, ColumnsAreSelectedAndTheirGradientsPlaced) {
 }
 
 TEST_P(RoutingTest, TokensSumTheirRows) {
-  const int64_t h = 70;
+  const int64_t h = 270;  // several vectors at a time, and a rest
   const Tensor rows = operands_({3, h});
   const std::vector<double> v = Doubles(rows);
   const Tensor y =
