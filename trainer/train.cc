@@ -1,8 +1,10 @@
 #include "trainer/train.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -362,10 +364,25 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
         "there\n",
         end.last_step, job.steps());
   }
-  if (!end.stopped && job.sample().at_end() && !DrawsAtEnd(job, plan)) {
+  const bool draws =
+      !end.stopped && job.sample().at_end() && !DrawsAtEnd(job, plan);
+  bool drawing_stopped = draws && end.ordered_to_stop;
+  if (draws && !drawing_stopped) {
+    bool ordered = false;
+    std::function<bool()> stop;
+    if (options.orders) {
+      stop = [&options, &ordered] {
+        ordered |= options.orders().stop;
+        return ordered;
+      };
+    }
     // What cannot be drawn now can be later.
-    const absl::StatusOr<DrawnAtEnd> drawn = DrawAtEnd(
-        folder, end.last_step, options.device, options.share.ranks, factory);
+    const absl::StatusOr<DrawnAtEnd> drawn =
+        DrawAtEnd(folder, end.last_step, options.device, options.share.ranks,
+                  factory, stop);
+    std::array<int64_t, 1> any = {absl::IsCancelled(drawn.status())};
+    agreement.Max(any, "whether drawing was stopped");
+    drawing_stopped = any[0] != 0;
     absl::Status shown = drawn.status();
     if (leader && drawn.ok()) {
       shown = log->AddSamples(end.last_step, drawn->path);
@@ -374,9 +391,15 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                  BytesText(drawn->report.peak_bytes),
                  BytesText(*drawing_bytes));
     }
-    if (leader && !shown.ok()) {
+    if (leader && !shown.ok() && !drawing_stopped) {
       LOG(WARNING) << "drew nothing: " << MessageOf(shown);
     }
+  }
+  if (leader && drawing_stopped) {
+    fmt::print(
+        "stopped after all steps, as ordered; `trireme sample {}` draws what "
+        "was to be drawn\n",
+        options.out);
   }
   if (leader) {
     PrintMemory(plan, measured, Median(end.step_seconds));
@@ -385,7 +408,7 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
                  end.skipped_samples);
     }
   }
-  return end.stopped ? RunEnd::kStopped : RunEnd::kAllSteps;
+  return end.stopped || drawing_stopped ? RunEnd::kStopped : RunEnd::kAllSteps;
 }
 
 absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,

@@ -16,7 +16,8 @@ namespace trireme {
 
 enum class RunEnd {
   kAllSteps,
-  // As ordered, behind a checkpoint to go on from.
+  // As ordered, behind a checkpoint to go on from, of all steps where drawing
+  // was broken off.
   kStopped,
 };
 

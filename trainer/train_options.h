@@ -53,8 +53,10 @@ struct TrainOptions {
   // Its name, by which ranks are on one host or on several; absent: as the
   // system says.
   std::optional<std::string> host;
-  // Asked after each step; what one rank is ordered all do. An order is carried
-  // out once for each time that it is given. Absent: nobody orders anything.
+  // Asked after each step, and all the time while samples are drawn, which an
+  // order to stop breaks off; what one rank is ordered all do. An order is
+  // carried out once for each time that it is given. Absent, as then on all
+  // ranks: nobody orders anything.
   std::function<Orders()> orders;
   // Told each step's figures, which are complete on rank 0, and the number of
   // steps. Absent: nobody listens.

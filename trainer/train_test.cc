@@ -222,6 +222,43 @@ TEST_F(TrainTest, AnOrderToStopSavesAndGoesOnToTheSameBits) {
   }
 }
 
+// Drawing takes ever so much longer than people wait.
+TEST_F(TrainTest, AnOrderToStopBreaksDrawingOff) {
+  SampleConfig& sample = *options_.job.mutable_sample();
+  sample.set_steps(1000);
+  sample.set_guidance(1);
+  sample.set_at_end(true);
+  int asked = 0;
+  options_.orders = [&] { return Orders{.stop = ++asked == 100}; };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kStopped);
+  EXPECT_EQ(asked, 100);
+  EXPECT_EQ(Lines("metrics.jsonl"), 4);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000004/manifest.json")));
+  EXPECT_FALSE(fs::exists(Path("samples/step_00000004.png")));
+  options_.resume = true;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kAllSteps);
+}
+
+TEST_F(TrainTest, AnOrderToStopWhileItDrawsBetweenStepsSavesThatStep) {
+  SampleConfig& sample = *options_.job.mutable_sample();
+  sample.set_steps(1000);
+  sample.set_guidance(1);
+  sample.set_every(2);
+  // Else writing them would be broken off.
+  sample.set_per_class(1);
+  int asked = 0;
+  // Once after the first step, then while it draws after the second.
+  options_.orders = [&] { return Orders{.stop = ++asked == 4}; };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kStopped);
+  EXPECT_LT(asked, 10);
+  EXPECT_EQ(Lines("metrics.jsonl"), 2);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000002/manifest.json")));
+  EXPECT_FALSE(fs::exists(Path("samples/step_00000002.png")));
+}
+
 TEST_F(TrainTest, AnOrderToSaveWritesOneCheckpointMore) {
   int asked = 0;
   options_.orders = [&] { return Orders{.save = ++asked == 2}; };

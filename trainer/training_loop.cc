@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <chrono>
+#include <functional>
 #include <span>
 
 #include "fmt/format.h"
@@ -93,10 +94,11 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
     }
     // Back at a checkpoint there is nothing new to save.
     if (progress_.step <= before) continue;
-    AfterStep after = {.orders = options_.orders ? options_.orders() : Orders(),
-                       .busy = saver_.Busy()};
+    AfterStep after = {.orders = Ordered(), .busy = saver_.Busy()};
     after.orders.save |= leader() && saving_.DueByClock();
     after = AgreeOn(control_, after);
+    ordered_.save = false;
+    end_.ordered_to_stop = after.orders.stop;
     end_.stopped = after.orders.stop && progress_.step < steps_;
     if (end_.stopped || progress_.step == steps_) {
       RETURN_IF_ERROR(saving_.SaveLast(progress_));
@@ -106,6 +108,15 @@ absl::StatusOr<TrainingLoop::End> TrainingLoop::Run(Device& device) {
   }
   end_.last_step = progress_.step;
   return std::move(end_);
+}
+
+const Orders& TrainingLoop::Ordered() {
+  if (options_.orders) {
+    const Orders now = options_.orders();
+    ordered_.save |= now.save;
+    ordered_.stop |= now.stop;
+  }
+  return ordered_;
 }
 
 absl::StatusOr<Batch> TrainingLoop::ReadBatch(Device& device) {
@@ -173,8 +184,10 @@ absl::Status TrainingLoop::Step(Device& device) {
   LookForStragglers(metrics);
   end_.skipped_samples = metrics.skipped_samples;
   if (evaluations_.Due(progress_.step)) {
+    std::function<bool()> stop;
+    if (options_.orders) stop = [this] { return Ordered().stop; };
     RETURN_IF_ERROR(
-        evaluations_.AfterStep(RunFolder(options_.out), log_, metrics));
+        evaluations_.AfterStep(RunFolder(options_.out), log_, metrics, stop));
     collector_.ForgetExposed();
   }
   if (leader()) {

@@ -35,6 +35,8 @@ class TrainingLoop {
     int64_t last_step = 0;
     // As ordered, before all steps were done.
     bool stopped = false;
+    // Somebody was ordered to stop, if only in the last step.
+    bool ordered_to_stop = false;
     // On rank 0: unreadable ones, and the steps' seconds without the first,
     // which warms up.
     int64_t skipped_samples = 0;
@@ -64,6 +66,8 @@ class TrainingLoop {
   double waited_for_saves_s() const { return saving_.waited_s(); }
 
  private:
+  // What this rank was ordered so far, and has not done.
+  const Orders& Ordered();
   // Of the step after progress_, which it moves on.
   absl::Status Step(Device& device);
   // Of the step to come. The same status on every rank.
@@ -103,6 +107,7 @@ class TrainingLoop {
   StepHealth health_;
   StragglerWatch stragglers_;
   Saving saving_;
+  Orders ordered_;
   bool log_in_reach_ = true;
   std::optional<OffloadAdvice> offload_advice_;  // of a plan with offload
   End end_;

@@ -330,7 +330,8 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint) {
   return manifest;
 }
 
-absl::Status VerifyChecksums(const std::string& checkpoint) {
+absl::Status VerifyChecksums(const std::string& checkpoint,
+                             const std::function<bool()>& stop) {
   ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(checkpoint));
   std::vector<HashedRun> runs;
   for (const auto& [name, file] : manifest.files) {
@@ -338,23 +339,30 @@ absl::Status VerifyChecksums(const std::string& checkpoint) {
   }
   std::vector<absl::Status> verdicts(runs.size());
   std::atomic<size_t> next = 0;
-  std::atomic<bool> damaged = false;
-  const auto read = [&] {
-    while (!damaged) {
+  std::atomic<bool> ended = false;
+  bool stopped = false;
+  const auto read = [&](bool asks) {
+    while (!ended) {
+      if (asks && stop()) {
+        stopped = true;
+        ended = true;
+        return;
+      }
       // What is taken is read, and so are all runs before a damaged one: which
       // one is told does not depend on who was faster.
       const size_t i = next++;
       if (i >= runs.size()) return;
       verdicts[i] = Verify(runs[i]);
-      if (!verdicts[i].ok()) damaged = true;
+      if (!verdicts[i].ok()) ended = true;
     }
   };
   std::vector<std::thread> readers;
   for (size_t i = 1; i < std::min(runs.size(), kMostReaders); ++i) {
-    readers.emplace_back(read);
+    readers.emplace_back(read, false);
   }
-  read();
+  read(stop != nullptr);
   for (std::thread& reader : readers) reader.join();
+  if (stopped) return absl::CancelledError(checkpoint + ": stopped");
   for (absl::Status& verdict : verdicts) {
     if (!verdict.ok()) return std::move(verdict);
   }

@@ -12,6 +12,7 @@
 #define TRIREME_RUNTIME_CHECKPOINT_CHECKPOINT_FOLDER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -70,8 +71,10 @@ struct Manifest {
 absl::StatusOr<Manifest> ReadManifest(const std::string& checkpoint);
 
 // Reads every file, several and several pieces of one at once, and compares the
-// checksums. The first that differs, by name and place, is told.
-absl::Status VerifyChecksums(const std::string& checkpoint);
+// checksums. The first that differs, by name and place, is told. `stop` is
+// asked now and then, by this thread: Cancelled where it says so.
+absl::Status VerifyChecksums(const std::string& checkpoint,
+                             const std::function<bool()>& stop = nullptr);
 
 // Of what CheckpointWriters began and crashed over: what is whole but for its
 // name gets that, as where names cannot be exchanged it may be the only one of

@@ -69,6 +69,9 @@ TEST_F(CheckpointFolderTest, WhatIsCommittedIsReadAndVerified) {
   // XXH64 of "abc" with seed 0, from the Python package xxhash.
   EXPECT_EQ(manifest.files.at("weights").xxh64, "44bc2cf5ad770999");
   EXPECT_TRUE(VerifyChecksums(PathOf(100)).ok());
+  EXPECT_TRUE(VerifyChecksums(PathOf(100), [] { return false; }).ok());
+  EXPECT_TRUE(
+      absl::IsCancelled(VerifyChecksums(PathOf(100), [] { return true; })));
 }
 
 // A file whose checksum was taken while it was written is not read again.

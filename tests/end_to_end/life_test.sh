@@ -87,6 +87,21 @@ after=$(wc -l < run/metrics.jsonl)
 ((after > steps)) || fail "no step after the resume"
 [[ $(newest run) == "$after" ]] || fail "$after steps, saved $(newest run)"
 
+echo "== SIGTERM while a run draws, all of whose steps are done and saved"
+"${launch[@]}" --out drawn --steps 2 --set sample.at_end=true \
+  --set sample.steps=1000 --set sample.per_class=40 > drawn.txt 2>&1 &
+first=$!
+wait_for 60 test -e drawn/checkpoints/step_00000002
+sleep 1
+begin=$SECONDS
+kill -TERM "$first"
+status=0
+wait "$first" || status=$?
+((status == 143 && SECONDS - begin < 10)) || fail "$status: $(cat drawn.txt)"
+expect_in drawn.txt "stopped after all steps, as ordered"
+[[ ! -e drawn/samples/step_00000002.png ]] || fail "drew to the end"
+"$trireme" sample drawn --out drawn.png --steps 1 --per_class 1 > sample.txt
+
 echo "== a launch that is killed: another one takes the run up; without one it"
 echo "   saves and ends"
 "${launch[@]}" --out left --tls > left.txt 2>&1 &

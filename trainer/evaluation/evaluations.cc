@@ -61,7 +61,8 @@ bool Evaluations::Draws(int64_t step) const {
 }
 
 absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
-                                    StepMetrics& metrics) {
+                                    StepMetrics& metrics,
+                                    const std::function<bool()>& stop) {
   const int64_t step = metrics.step;
   ShowParameters(step, log);
   if (Validates(step)) {
@@ -97,7 +98,7 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
     }
   }
   if (!Draws(step)) return absl::OkStatus();
-  const absl::Status drawn = Draw(step, folder, log);
+  const absl::Status drawn = Draw(step, folder, log, stop);
   // An unsound device stays unsound.
   RETURN_IF_ERROR(model_->status());
   if (log != nullptr && !drawn.ok()) {
@@ -117,10 +118,10 @@ void Evaluations::ShowParameters(int64_t step, RunLog* log) {
 }
 
 absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,
-                               RunLog* log) {
+                               RunLog* log, const std::function<bool()>& stop) {
   const std::string path =
       fmt::format("{}/step_{:08}.png", folder.samples(), step);
-  RETURN_IF_ERROR(samples_->Draw(*model_, path));
+  RETURN_IF_ERROR(samples_->Draw(*model_, path, stop));
   drew_ = true;
   if (log == nullptr) return absl::OkStatus();
   log->Tell(fmt::format("step {}: drew {}", step, path));

@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_EVALUATION_EVALUATIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "absl/status/status.h"
@@ -48,9 +49,11 @@ class Evaluations {
   }
   // Measures what is due after a step, into its metrics, and shows how the
   // parameters are distributed. `log` is null but on rank 0. What cannot be
-  // drawn or shown is told, and training goes on. Collective.
+  // drawn or shown is told, and training goes on. `stop`: Sampler::StopWhen's.
+  // Collective.
   absl::Status AfterStep(const RunFolder& folder, RunLog* log,
-                         StepMetrics& metrics);
+                         StepMetrics& metrics,
+                         const std::function<bool()>& stop);
 
  private:
   bool Validates(int64_t step) const;
@@ -59,7 +62,8 @@ class Evaluations {
   // Writes and logs a picture of which experts the samples went to.
   absl::Status ShowRouting(int64_t step, const Measured& measured,
                            const RunFolder& folder, RunLog& log) const;
-  absl::Status Draw(int64_t step, const RunFolder& folder, RunLog* log);
+  absl::Status Draw(int64_t step, const RunFolder& folder, RunLog* log,
+                    const std::function<bool()>& stop);
 
   const PreparedRun& run_;
   RankModel* model_ = nullptr;

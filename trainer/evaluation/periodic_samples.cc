@@ -86,13 +86,14 @@ absl::Status PeriodicSamples::Begin(const Dataset& dataset,
   return absl::OkStatus();
 }
 
-absl::Status PeriodicSamples::Draw(RankModel& model,
-                                   const std::string& path) const {
+absl::Status PeriodicSamples::Draw(RankModel& model, const std::string& path,
+                                   const std::function<bool()>& stop) const {
   std::vector<float> drawn;
   RETURN_IF_ERROR(model.Evaluate(
       /*averaged=*/true,
       [&](LocalModel& local, StageForward& forward) -> absl::Status {
         Sampler sampler(setup_, local, forward, MicrobatchSizeOf(model));
+        sampler.StopWhen(stop);
         ASSIGN_OR_RETURN(drawn, sampler.Draw(options_, kSeed, prompts_));
         return absl::OkStatus();
       }));
@@ -102,9 +103,10 @@ absl::Status PeriodicSamples::Draw(RankModel& model,
     // Latents of a GPU's model are decoded by the processor.
     CpuDevice host(std::numeric_limits<int64_t>::max());
     Device& device = model.context().device();
-    status = WriteGrid(job_, setup_, path,
-                       {names_, job_.sample().per_class(), drawn, prompts_},
-                       device.on_host() ? device : host);
+    status =
+        WriteGrid(job_, setup_, path,
+                  {names_, job_.sample().per_class(), drawn, prompts_, stop},
+                  device.on_host() ? device : host);
   }
   // Rank 0 decodes latents and makes meshes, which takes what it takes.
   AwaitAllPatiently(communicators.world(), "writing what is drawn");

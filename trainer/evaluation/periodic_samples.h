@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_EVALUATION_PERIODIC_SAMPLES_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,9 @@ class PeriodicSamples {
 
   // Draws with the moving average of the weights, where one is kept, and rank 0
   // writes the grid to `path` (a PNG; of shapes, meshes too). Collective; the
-  // same status on all ranks.
-  absl::Status Draw(RankModel& model, const std::string& path) const;
+  // same status on all ranks. `stop`: Sampler::StopWhen's.
+  absl::Status Draw(RankModel& model, const std::string& path,
+                    const std::function<bool()>& stop) const;
 
  private:
   const Job& job_;

@@ -1,5 +1,7 @@
 #include "trainer/sampling/draw_at_end.h"
 
+#include <utility>
+
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "runtime/device/device.h"
@@ -35,13 +37,15 @@ absl::StatusOr<int64_t> PredictDrawingAtEnd(const Job& job,
 absl::StatusOr<DrawnAtEnd> DrawAtEnd(const RunFolder& folder, int64_t step,
                                      const ComputeDevice& device,
                                      int local_ranks,
-                                     CommunicatorFactory& factory) {
+                                     CommunicatorFactory& factory,
+                                     std::function<bool()> stop) {
   DrawOptions options;
   options.run = folder.root();
   options.out = fmt::format("{}/step_{:08}.png", folder.samples(), step);
   options.device = device;
   options.local_ranks = local_ranks;
   options.overwrite = true;
+  options.stop = std::move(stop);
   DrawnAtEnd drawn{.path = options.out, .report = {}};
   ASSIGN_OR_RETURN(drawn.report, DrawSamples(options, factory));
   return drawn;

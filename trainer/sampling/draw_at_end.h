@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_SAMPLING_DRAW_AT_END_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -32,12 +33,13 @@ struct DrawnAtEnd {
   DrawReport report;
 };
 
-// Draws what the model is after `step`. Collective over the world; complete on
-// rank 0.
+// Draws what the model is after `step`. `stop`: DrawOptions'. Collective over
+// the world; complete on rank 0.
 absl::StatusOr<DrawnAtEnd> DrawAtEnd(const RunFolder& folder, int64_t step,
                                      const ComputeDevice& device,
                                      int local_ranks,
-                                     CommunicatorFactory& factory);
+                                     CommunicatorFactory& factory,
+                                     std::function<bool()> stop);
 
 }  // namespace trireme
 

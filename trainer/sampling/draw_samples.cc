@@ -81,7 +81,8 @@ absl::StatusOr<DrawReport> GiveBack(const DrawOptions& options, const Job& job,
                                  .out = options.out,
                                  .overwrite = options.overwrite,
                                  .most = options.max_rows,
-                                 .shape_files = FilesOf(options)},
+                                 .shape_files = FilesOf(options),
+                                 .stop = options.stop},
                                 job.data(), host);
     report.peak_bytes = host.Statistics().peak_bytes;
   }
@@ -249,7 +250,8 @@ absl::StatusOr<DrawReport> DrawSamples(const DrawOptions& options,
   if (leader) {
     std::vector<std::string> names;
     for (const Prompt& row : *rows) names.push_back(row.name);
-    status = (*medium)->Write(options.out, {names, per_row, drawn, prompts});
+    status = (*medium)->Write(options.out,
+                              {names, per_row, drawn, prompts, options.stop});
   }
   report.peak_bytes = device->Statistics().peak_bytes;
   // Rank 0 makes meshes, which takes what it takes.

@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_SAMPLING_DRAW_SAMPLES_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,6 +64,10 @@ struct DrawOptions {
   ComputeDevice device;
   // Ranks on this machine, which share its memory.
   int local_ranks = 1;
+  // Asked on every rank, again and again: where one is told so, DrawSamples
+  // ends with an error on all, and with Cancelled on that one. Absent, as then
+  // on all ranks: it draws to the end.
+  std::function<bool()> stop;
 };
 
 struct DrawReport {

@@ -88,7 +88,7 @@ absl::StatusOr<std::string> ChooseCheckpoint(Communicator& everyone,
     chosen = options.checkpoint.has_value() ? *options.checkpoint
                                             : LatestCheckpoint(folder);
     if (chosen.ok()) {
-      const absl::Status whole = VerifyChecksums(*chosen);
+      const absl::Status whole = VerifyChecksums(*chosen, options.stop);
       if (!whole.ok()) chosen = whole;
     }
   }
@@ -128,6 +128,7 @@ absl::StatusOr<std::unique_ptr<Sampler>> OpenSampler(
   const bool use_ema = options.ema && StoredTensors::Exist(ema);
   const auto source = OpenWeights(checkpoint, use_ema, *loaded.setup.family);
   RETURN_IF_ERROR(control.Agree(source.status(), "opening the weights"));
+  (*sampler)->StopWhen(options.stop);
   RETURN_IF_ERROR((*sampler)->LoadWeights(**source));
   return sampler;
 }

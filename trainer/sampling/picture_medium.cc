@@ -88,6 +88,9 @@ absl::Status PictureMedium::Write(const std::string& path,
   for (size_t row = 0; row < rows.names.size(); ++row) {
     grid.push_back({rows.names[row], {}});
     for (int64_t i = 0; i < rows.per_row; ++i) {
+      if (rows.Stops()) {
+        return absl::CancelledError("stopped while samples were written");
+      }
       const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
       ASSIGN_OR_RETURN(Image image, to_image_(rows.samples.subspan(
                                         at * elements, elements)));

@@ -170,6 +170,9 @@ absl::StatusOr<ReconstructionReport> DrawReconstructions(
   for (int64_t i = 0;
        i < dataset->size() && static_cast<int64_t>(names.size()) < options.most;
        ++i) {
+    if (options.stop != nullptr && options.stop()) {
+      return absl::CancelledError("stopped while shapes were given back");
+    }
     const absl::StatusOr<Sample> sample = dataset->Read(i);
     if (!sample.ok()) continue;
     ASSIGN_OR_RETURN(const std::vector<float> made,
@@ -186,7 +189,8 @@ absl::StatusOr<ReconstructionReport> DrawReconstructions(
   RETURN_IF_ERROR(medium.Write(options.out, {.names = std::move(names),
                                              .per_row = 1,
                                              .samples = given_back,
-                                             .prompts = prompts}));
+                                             .prompts = prompts,
+                                             .stop = options.stop}));
   return ReconstructionReport{
       .shapes = shapes,
       .files = medium.FilesOf(options.out),

@@ -4,6 +4,7 @@
 #define TRIREME_TRAINER_SAMPLING_RECONSTRUCTIONS_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,8 @@ struct ReconstructionOptions {
   bool overwrite = false;
   int64_t most = 20;
   ShapeFiles shape_files;
+  // Asked before each shape: Cancelled where it says so. Absent: never.
+  std::function<bool()> stop;
 };
 
 struct ReconstructionReport {

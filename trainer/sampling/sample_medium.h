@@ -30,6 +30,11 @@ struct DrawnRows {
   std::span<const float> samples;
   // What each was drawn for; empty where that does not matter.
   std::span<const Sample> prompts = {};
+  // Asked before each sample is shown: Write ends with Cancelled where it says
+  // so. Absent: never.
+  std::function<bool()> stop;
+
+  bool Stops() const { return stop != nullptr && stop(); }
 };
 
 // Of shapes, and of no other samples.

@@ -1,6 +1,7 @@
 #include "trainer/sampling/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
 #include <limits>
@@ -247,11 +248,25 @@ std::vector<TensorPart> Sampler::WeightParts() {
 }
 
 absl::Status Sampler::LoadWeights(const TensorSource& source) {
-  absl::Status status = ReadParts(source, WeightParts());
+  absl::Status status;
+  for (const TensorPart& part : WeightParts()) {
+    status = stop_ != nullptr && stop_()
+                 ? absl::CancelledError("stopped while weights were read")
+                 : ReadParts(source, {&part, 1});
+    if (!status.ok()) break;
+  }
   if (status.ok()) status = model_->status();
   // Reading takes one rank longer than another.
   AwaitAllPatiently(model_->communicators().world(), "weights to draw with");
   return control().Agree(status, "weights to draw with");
+}
+
+bool Sampler::Stops() {
+  if (stop_ == nullptr || stopped_) return stopped_;
+  std::array<int64_t, 1> any = {stop_()};
+  control().Max(any, "whether drawing goes on");
+  stopped_ = any[0] != 0;
+  return stopped_;
 }
 
 Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
@@ -276,6 +291,12 @@ Tensor Sampler::PassAround(Tensor velocity, const Shape& shape) {
 }
 
 Tensor Sampler::Prediction(const Tensor& x, double time, Batch batch) {
+  // What is left of the steps costs nothing then, and comes to nothing.
+  if (Stops()) {
+    return Tensor::Zeros(model_->device(),
+                         setup_.family->predictions().ShapeOf(batch.size()),
+                         DType::kFloat32);
+  }
   batch.fields[setup_.family->samples().name].values = x;
   const std::vector<float> values(batch.size(), static_cast<float>(time));
   const Tensor times =
@@ -391,6 +412,9 @@ absl::StatusOr<std::vector<float>> Sampler::Draw(
         setup_.family->grammar() != nullptr
             ? Continue(options, seed, begin, *conditions)
             : Integrate(options, seed, begin, *conditions);
+    if (stopped_) {
+      return absl::CancelledError("stopped while samples were drawn");
+    }
     drawn.resize(n * elements);
     RETURN_IF_ERROR(control().Agree(model_->status(), "drawn samples"));
     const std::string first = std::to_string(begin * elements) + " ";

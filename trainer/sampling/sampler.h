@@ -7,8 +7,10 @@
 #define TRIREME_TRAINER_SAMPLING_SAMPLER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -40,6 +42,11 @@ class Sampler {
   // as its chunks have them. All outlive the sampler.
   Sampler(const TrainingSetup& setup, LocalModel& model, StageForward& forward,
           int64_t microbatch_size);
+
+  // From now on every rank asks before each evaluation of the model, and while
+  // weights are read: where one is told so, Draw and LoadWeights end with
+  // Cancelled on all. On all ranks or none.
+  void StopWhen(std::function<bool()> stop) { stop_ = std::move(stop); }
 
   // The memory that `rank` needs to draw `samples` on a device of the kind,
   // from a dry run.
@@ -81,6 +88,8 @@ class Sampler {
   struct Own;
   explicit Sampler(std::unique_ptr<Own> own);
 
+  // Whether any rank is to stop. Collective.
+  bool Stops();
   // Samples in one forward pass of a replica.
   int64_t batch_size() const;
   std::vector<TensorPart> WeightParts();
@@ -115,6 +124,8 @@ class Sampler {
   StageForward* forward_;
   // Of the model's chunks; 0: any.
   int64_t microbatch_size_;
+  std::function<bool()> stop_;
+  bool stopped_ = false;  // the same on all ranks
 };
 
 }  // namespace trireme

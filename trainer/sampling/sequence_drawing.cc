@@ -40,7 +40,7 @@ std::vector<float> Sampler::Continue(const SamplerOptions& options,
   SampledSequences sequences(*setup_.family->grammar(), options.tokens, seed,
                              begin, n, length);
   KeyValueCache cache(length);
-  for (int64_t place = 0; place < length; ++place) {
+  for (int64_t place = 0; place < length && !Stops(); ++place) {
     Batch batch = conditions.with;
     batch.fields[drawn.name].values = Tensor::FromValues<int32_t>(
         model_->device(), {n}, sequences.LastTokens());

@@ -201,6 +201,9 @@ absl::Status ShapeMedium::Write(const std::string& path,
   for (size_t row = 0; row < rows.names.size(); ++row) {
     const std::string& name = rows.names[row];
     for (int64_t i = 0; i < rows.per_row; ++i) {
+      if (rows.Stops()) {
+        return absl::CancelledError("stopped while samples were written");
+      }
       const int64_t at = static_cast<int64_t>(row) * rows.per_row + i;
       if (i == 0 || files_.views > 1) grid.push_back({name, {}});
       std::vector<Image>& images = grid.back().images;
