@@ -35,6 +35,8 @@ constexpr int64_t kMostHostFileBytes = 16 << 20;
 constexpr std::chrono::milliseconds kBetweenLooks(50);
 // What a pipe holds: all that an ended process has left in it.
 constexpr size_t kMostReasonBytes = 64 << 10;
+constexpr char kNoMpirun[] =
+    "cannot run mpirun; expected OpenMPI's mpirun on the PATH\n";
 // More of them at once would take longer than they are given.
 constexpr size_t kMostProbesPerProcessor = 4;
 
@@ -48,8 +50,8 @@ bool NamesHost(const std::string& text) {
 }
 
 // Whether the system knows what the name stands for.
-bool IsKnown(const Host& host) {
-  const std::string name = host.name.substr(host.name.rfind('@') + 1);
+bool IsKnown(const std::string& host) {
+  const std::string name = host.substr(host.rfind('@') + 1);
   addrinfo* found = nullptr;
   if (getaddrinfo(name.c_str(), nullptr, nullptr, &found) != 0) return false;
   freeaddrinfo(found);
@@ -85,6 +87,8 @@ Probe StartProbe(const std::string& host) {
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, nullptr);
     execvp(raw[0], raw.data());
+    [[maybe_unused]] const ssize_t told =
+        write(STDERR_FILENO, kNoMpirun, sizeof(kNoMpirun) - 1);
     _exit(127);
   }
   close(pipe[1]);
@@ -224,20 +228,6 @@ std::vector<std::pair<std::string, std::string>> FindUnreachable(
   return unreachable;
 }
 
-absl::Status CheckNames(const std::vector<Host>& hosts,
-                        std::chrono::seconds patience) {
-  // One that is not known may have taken the system long: it is enough.
-  if (std::all_of(hosts.begin(), hosts.end(), IsKnown)) return absl::OkStatus();
-  for (const auto& [name, reason] : FindUnreachable(hosts, patience)) {
-    if (IsKnown({.name = name})) continue;
-    return NotFound(
-        "host {}: found no machine of that name ({}), expected one that `ssh "
-        "{} true` reaches",
-        name, reason, name);
-  }
-  return absl::OkStatus();
-}
-
 Machines WithoutLost(const Machines& machines,
                      const std::vector<std::string>& lost) {
   const auto is_lost = [&](const Host& host) {
@@ -257,6 +247,41 @@ Machines WithoutLost(const Machines& machines,
     if (spare == left.spares.end()) continue;
     left.hosts.push_back({spare->name, host.ranks});
     left.spares.erase(spare);
+  }
+  return left;
+}
+
+absl::StatusOr<Machines> ReachableMachines(
+    const Machines& machines, std::chrono::seconds patience,
+    const std::function<void(const std::string&)>& say) {
+  std::vector<Host> all = machines.hosts;
+  all.insert(all.end(), machines.spares.begin(), machines.spares.end());
+  std::vector<std::string> lost;
+  for (const auto& [name, reason] : FindUnreachable(all, patience)) {
+    if (!IsKnown(name)) {
+      return NotFound(
+          "host {}: found no machine of that name ({}), expected one that `ssh "
+          "{} true` reaches",
+          name, reason, name);
+    }
+    say(fmt::format("host {} cannot be reached: {}", name, reason));
+    lost.push_back(name);
+  }
+  Machines left = WithoutLost(machines, lost);
+  if (RanksOn(left.hosts) < RanksOn(machines.hosts)) {
+    return Unavailable(
+        "--hosts: found {} out of reach, expected all to be reached, or "
+        "--spares with room for their ranks",
+        absl::StrJoin(lost, ", "));
+  }
+  if (left.hosts != machines.hosts) {
+    say(fmt::format("goes on with {}", HostsText(left.hosts)));
+  }
+  // They may be there again when they are needed.
+  for (const Host& spare : machines.spares) {
+    if (std::find(lost.begin(), lost.end(), spare.name) != lost.end()) {
+      left.spares.push_back(spare);
+    }
   }
   return left;
 }

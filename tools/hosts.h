@@ -39,12 +39,6 @@ std::vector<std::pair<std::string, std::string>> FindUnreachable(
     const std::vector<Host>& hosts, std::chrono::seconds patience,
     const std::function<bool()>& given_up = [] { return false; });
 
-// Ok where the system knows every name, or mpirun's agent does, which may have
-// its own (ssh's aliases): where the system does not know one, all are tried as
-// above. Errors: NotFound, with what the agent says.
-absl::Status CheckNames(const std::vector<Host>& hosts,
-                        std::chrono::seconds patience);
-
 // Machines in use, in the order of their ranks, and those that wait.
 struct Machines {
   std::vector<Host> hosts;
@@ -55,6 +49,15 @@ struct Machines {
 // place of each, and keeps to its ranks; where none has, the place is gone.
 Machines WithoutLost(const Machines& machines,
                      const std::vector<std::string>& lost);
+
+// What a launch begins with: all are asked as above, and a spare takes the
+// place of each host where no process can be started; `say` is told. Spares
+// that do not answer come last. Errors: NotFound where neither the system nor
+// mpirun's agent, which may have names of its own (ssh's aliases), knows a
+// name; Unavailable where no spare has room.
+absl::StatusOr<Machines> ReachableMachines(
+    const Machines& machines, std::chrono::seconds patience,
+    const std::function<void(const std::string&)>& say);
 
 // The first `ranks` of the hosts' ranks; there are as many.
 std::vector<Host> FirstRanks(std::vector<Host> hosts, int64_t ranks);

@@ -137,22 +137,49 @@ TEST(HostsTest, WhoAnsweredInTimeIsReachableHoweverLateItIsHeard) {
   EXPECT_THAT(unreachable[0].second, HasSubstr("no answer within 3 s"));
 }
 
+constexpr std::chrono::seconds kPatience(60);
+void SayNothing(const std::string& /*text*/) {}
+
 // Ranks that cannot be started anywhere would be waited for, for minutes.
 TEST(HostsTest, AMisspeltNameIsNamedAtOnce) {
   const FakeMpirun mpirun(
-      "echo $4 >> asked\n"
       "case $4 in mis*) echo Could not resolve hostname; exit 255;; esac\n");
-  const std::chrono::seconds patience(60);
-  EXPECT_TRUE(CheckNames(Hosts("127.0.0.1:1,me@127.0.0.2:1"), patience).ok());
-  EXPECT_FALSE(std::filesystem::exists(mpirun.folder() + "/asked"));
-  // As an alias that only ssh knows.
-  EXPECT_TRUE(CheckNames(Hosts("127.0.0.1:1,alias.invalid:1"), patience).ok());
-  const absl::Status status = CheckNames(
-      Hosts("127.0.0.1:1,alias.invalid:1,misspelt.invalid:1"), patience);
+  const auto start_with = [](const std::string& hosts) {
+    return ReachableMachines({Hosts(hosts), {}}, kPatience, SayNothing)
+        .status();
+  };
+  // An alias may be one that only ssh knows.
+  EXPECT_TRUE(start_with("127.0.0.1:1,me@127.0.0.2:1,alias.invalid:1").ok());
+  const absl::Status status =
+      start_with("127.0.0.1:1,alias.invalid:1,misspelt.invalid:1");
   EXPECT_TRUE(absl::IsNotFound(status));
   EXPECT_THAT(MessageOf(status),
               HasSubstr("host misspelt.invalid: found no machine of that name "
                         "(Could not resolve hostname)"));
+}
+
+// ssh waits for one that is down for two minutes, and mpirun for ssh.
+TEST(HostsTest, AHostThatIsDownIsNamedBeforeTheFirstStart) {
+  const FakeMpirun mpirun(
+      "case $4 in *.2:*|*.3:*) echo No route to host; exit 255;; esac\n");
+  std::vector<std::string> said;
+  const auto left = ReachableMachines(
+      {Hosts("127.0.0.1:4,127.0.0.2:4"),
+       Hosts("127.0.0.3:4,127.0.0.4:4,127.0.0.5:4")},
+      kPatience, [&](const std::string& text) { said.push_back(text); });
+  ASSERT_TRUE(left.ok());
+  EXPECT_EQ(HostsText(left->hosts), "127.0.0.1:4,127.0.0.4:4");
+  EXPECT_EQ(HostsText(left->spares), "127.0.0.5:4,127.0.0.3:4");
+  ASSERT_THAT(said, SizeIs(3));
+  EXPECT_EQ(said[0], "host 127.0.0.2 cannot be reached: No route to host");
+  EXPECT_EQ(said[2], "goes on with 127.0.0.1:4,127.0.0.4:4");
+  // Too small a spare.
+  const auto none = ReachableMachines(
+      {Hosts("127.0.0.1:4,127.0.0.2:4"), Hosts("127.0.0.4:2")}, kPatience,
+      SayNothing);
+  EXPECT_TRUE(absl::IsUnavailable(none.status()));
+  EXPECT_THAT(MessageOf(none.status()),
+              HasSubstr("--hosts: found 127.0.0.2 out of reach"));
 }
 
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {

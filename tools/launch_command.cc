@@ -430,14 +430,17 @@ int Run(const ParsedCommand& arguments, int, char**) {
   }
   const bool may_take_up =
       arguments.Has("resume") && !arguments.Has("checkpoint");
-  // Ranks whose launch is gone do not wait for long, and start nowhere.
-  if (!may_take_up || !HasRanks(job.folder)) {
-    std::vector<Host> named = job.machines.hosts;
-    named.insert(named.end(), job.machines.spares.begin(),
-                 job.machines.spares.end());
-    const absl::Status known = CheckNames(
-        named, 2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe));
-    if (!known.ok()) return Fail(kName, known);
+  const LaunchLog log(job.folder);
+  // mpirun would wait for one that is down for as long as its agent does, ssh
+  // for two minutes. Ranks whose launch is gone do not wait for long, and start
+  // nowhere.
+  if (!job.machines.hosts.empty() && !(may_take_up && HasRanks(job.folder))) {
+    absl::StatusOr<Machines> reachable = ReachableMachines(
+        job.machines,
+        2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe),
+        [&log](const std::string& text) { log.Say(text); });
+    if (!reachable.ok()) return Fail(kName, reachable.status());
+    job.machines = *std::move(reachable);
   }
   JobWatch watch(job.folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
@@ -472,7 +475,6 @@ int Run(const ParsedCommand& arguments, int, char**) {
   std::fflush(stdout);
   const std::string folder = job.folder;
   const std::optional<Allocation> allocation = job.allocation;
-  const LaunchLog log(folder);
   const int status =
       RunToTheEnd(std::move(job), address, signals, left, watch, log);
   RemoveLaunchRecord(address, folder);
