@@ -142,7 +142,10 @@ void PrintSpeed(const std::vector<nlohmann::json>& entries,
 absl::Status InspectMetrics(const std::string& path,
                             std::optional<int64_t> ranks,
                             std::optional<double> peak_flops) {
-  ASSIGN_OR_RETURN(const auto entries, ReadMetrics(path));
+  ASSIGN_OR_RETURN(
+      const auto entries,
+      ReadMetrics(path, {"loss", "grad_norm", "samples_per_s", "step_s",
+                         "model_flops_per_s", "compute_s", "exposed_s"}));
   if (entries.empty()) return NotFound("{} has no step yet", path);
   const auto print = [](const nlohmann::json& entry) {
     const double missing = std::numeric_limits<double>::quiet_NaN();

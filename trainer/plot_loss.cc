@@ -14,7 +14,8 @@
 namespace trireme {
 
 absl::Status PlotLoss(const std::string& run, const std::string& out) {
-  ASSIGN_OR_RETURN(const auto entries, ReadMetrics(RunFolder(run).metrics()));
+  ASSIGN_OR_RETURN(const auto entries,
+                   ReadMetrics(RunFolder(run).metrics(), {"loss"}));
   LineSeries every{.name = "each step", .width = 1.0, .opacity = 0.3};
   for (const nlohmann::json& entry : entries) {
     if (!entry.contains("loss") || !entry["loss"].is_number()) continue;

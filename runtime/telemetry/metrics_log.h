@@ -5,6 +5,7 @@
 #define TRIREME_RUNTIME_TELEMETRY_METRICS_LOG_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -38,11 +39,19 @@ class MetricsLog {
   const std::unique_ptr<AppendingFile> file_;
 };
 
-// The entries of a metrics file, in order. Lines that are no JSON object with
-// a step are an error that names file and line; what stands behind the last
-// line's end is ignored, as the run may be writing it.
+// The entries of a metrics file of any size, in order; of each its step and
+// what `names` has, or all of it where that is empty. Lines that are no JSON
+// object with a step are an error that names file and line; what stands behind
+// the last line's end is ignored, as the run may be writing it.
 absl::StatusOr<std::vector<nlohmann::json>> ReadMetrics(
-    const std::string& path);
+    const std::string& path, const std::vector<std::string>& names = {});
+
+// Gives entries to `take` from the last one back, for as long as it returns
+// true: what stands before them is not read. Lines that are none are passed
+// over.
+absl::Status ReadMetricsBackwards(
+    const std::string& path,
+    const std::function<bool(const nlohmann::json&)>& take);
 
 }  // namespace trireme
 

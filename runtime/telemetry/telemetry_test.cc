@@ -160,6 +160,41 @@ TEST(MetricsLogTest, AFileOfAnySizeIsResumed) {
   std::filesystem::remove(path);
 }
 
+// What a resume recalls of a long run is at its end.
+TEST(MetricsLogTest, AFileOfAnySizeIsReadFromItsEnd) {
+  const std::string path = TempPath("large_end.jsonl");
+  std::ofstream(path) << "{\"step\": 1}\n";
+  std::filesystem::resize_file(path, int64_t{5} << 30);  // A hole.
+  std::ofstream(path, std::ios::app)
+      << "\n{\"step\": 7}\nno entry\n{\"step\": 9}\n{\"st";
+  std::vector<int64_t> steps;
+  const auto take = [&](const nlohmann::json& entry) {
+    steps.push_back(entry["step"].get<int64_t>());
+    return steps.size() < 2;
+  };
+  ASSERT_TRUE(ReadMetricsBackwards(path, take).ok());
+  EXPECT_EQ(steps, (std::vector<int64_t>{9, 7}));
+  std::filesystem::remove(path);
+  EXPECT_TRUE(absl::IsNotFound(ReadMetricsBackwards(path, take)));
+}
+
+TEST(MetricsLogTest, OnlyWhatIsNamedIsKept) {
+  const std::string path = TempPath("named.jsonl");
+  // Lines reach across the blocks in which the file is read.
+  const std::string shares(700'000, 'x');
+  std::ofstream(path) << fmt::format(
+      "{{\"step\": 1, \"loss\": 2.5, \"shares\": \"{0}\"}}\n"
+      "{{\"step\": 2, \"shares\": \"{0}\"}}\n"
+      "{{\"step\": 3, \"loss\": 0.5, \"shares\": \"{0}\"}}\n",
+      shares);
+  const auto entries = ReadMetrics(path, {"loss"}).value();
+  ASSERT_EQ(entries.size(), 3u);
+  EXPECT_EQ(entries[0].dump(), "{\"loss\":2.5,\"step\":1}");
+  EXPECT_EQ(entries[1].dump(), "{\"step\":2}");
+  EXPECT_EQ(entries[2].dump(), "{\"loss\":0.5,\"step\":3}");
+  EXPECT_EQ(ReadMetrics(path).value()[2]["shares"], shares);
+}
+
 // Lines reach across the blocks in which the file is read.
 TEST(MetricsLogTest, ResumeFindsAStepFarFromTheEnd) {
   const std::string path = TempPath("long_lines.jsonl");

@@ -1,5 +1,6 @@
 #include "trainer/health/step_health.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -26,20 +27,17 @@ using Verdict = StepJudge::Verdict;
 absl::StatusOr<std::vector<double>> SoundLosses(const RunFolder& folder,
                                                 int64_t last_step) {
   std::vector<double> losses;
-  const absl::StatusOr<std::vector<Json>> lines = ReadMetrics(folder.metrics());
-  if (absl::IsNotFound(lines.status())) return losses;
-  RETURN_IF_ERROR(lines.status());
-  for (const Json& line : *lines) {
-    if (line["step"].get<int64_t>() > last_step || line.contains("left_out") ||
-        !line.contains("loss") || !line["loss"].is_number()) {
-      continue;
-    }
-    losses.push_back(line["loss"].get<double>());
-  }
-  if (losses.size() > StepJudge::kMostLosses) {
-    losses.erase(losses.begin(),
-                 losses.end() - static_cast<int64_t>(StepJudge::kMostLosses));
-  }
+  const absl::Status read =
+      ReadMetricsBackwards(folder.metrics(), [&](const Json& line) {
+        if (line["step"].get<int64_t>() <= last_step &&
+            !line.contains("left_out") && line.contains("loss") &&
+            line["loss"].is_number()) {
+          losses.push_back(line["loss"].get<double>());
+        }
+        return losses.size() < StepJudge::kMostLosses;
+      });
+  if (!absl::IsNotFound(read)) RETURN_IF_ERROR(read);
+  std::reverse(losses.begin(), losses.end());
   return losses;
 }
 

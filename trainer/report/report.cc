@@ -342,7 +342,13 @@ std::string Section(const std::string& title, const std::string& content) {
 }  // namespace
 
 absl::StatusOr<std::string> ReportOfRun(const RunFolder& run) {
-  ASSIGN_OR_RETURN(const std::vector<Json> steps, ReadMetrics(run.metrics()));
+  // Shares of experts are most of a long run's file, and none of the page.
+  ASSIGN_OR_RETURN(const std::vector<Json> steps,
+                   ReadMetrics(run.metrics(),
+                               {"loss", "validation_loss", "grad_norm", "lr",
+                                "step_s", "samples_per_s", "model_flops_per_s",
+                                "compute_s", "exposed_s", "peak_bytes",
+                                "skipped_samples", "stragglers"}));
   if (steps.empty()) return NotFound("{} has no step yet", run.metrics());
   const std::string name =
       std::filesystem::path(run.root()).lexically_normal().filename().string();

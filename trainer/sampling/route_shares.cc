@@ -19,16 +19,11 @@ std::string RouteSharesText(const std::string& run, int64_t steps) {
   const std::string path = RunFolder(run).metrics();
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return "";
-  const absl::StatusOr<std::vector<nlohmann::json>> entries = ReadMetrics(path);
-  if (!entries.ok()) {
-    return fmt::format("routes are not known: {}\n",
-                       MessageOf(entries.status()));
-  }
   double least = std::numeric_limits<double>::infinity(), most = 0;
   int64_t counted = 0;
-  for (auto entry = entries->rbegin(); entry != entries->rend(); ++entry) {
-    const auto layers = entry->find("expert_shares");
-    if (layers == entry->end() || !layers->is_object()) continue;
+  const auto count = [&](const nlohmann::json& entry) {
+    const auto layers = entry.find("expert_shares");
+    if (layers == entry.end() || !layers->is_object()) return true;
     for (const nlohmann::json& shares : *layers) {
       for (const nlohmann::json& share : shares) {
         if (!share.is_number()) continue;
@@ -36,7 +31,11 @@ std::string RouteSharesText(const std::string& run, int64_t steps) {
         most = std::max(most, share.get<double>());
       }
     }
-    if (++counted == steps) break;
+    return ++counted < steps;
+  };
+  const absl::Status read = ReadMetricsBackwards(path, count);
+  if (!read.ok()) {
+    return fmt::format("routes are not known: {}\n", MessageOf(read));
   }
   if (counted == 0 || least > most) return "";
   return fmt::format(

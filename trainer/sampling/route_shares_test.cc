@@ -40,11 +40,19 @@ TEST(RouteSharesTest, ThereAreNoneWithoutExpertsOrMetrics) {
   EXPECT_EQ(RouteSharesText(testing::TempDir() + "/not_there"), "");
 }
 
-// What was drawn for an hour is not lost with a line of the log.
-TEST(RouteSharesTest, AreNotKnownOfMetricsThatCannotBeRead) {
-  EXPECT_THAT(RouteSharesText(RunWith("broken", "{\"step\":\n")),
-              testing::AllOf(testing::StartsWith("routes are not known: "),
-                             testing::HasSubstr("metrics.jsonl:1: found")));
+// What was drawn for an hour is not lost with a line of the log, nor with all
+// of it.
+TEST(RouteSharesTest, AreOfTheLinesThatCanBeRead) {
+  EXPECT_EQ(
+      RouteSharesText(RunWith(
+          "broken",
+          "{\"step\":1,\"expert_shares\":{\"a\":[0.4,0.6]}}\n{\"step\":\n")),
+      "routes of the last 1 steps: an expert has 40 % to 60 % of its "
+      "layer's\n");
+  const std::string run = testing::TempDir() + "/a_folder";
+  std::filesystem::create_directories(RunFolder(run).metrics());
+  EXPECT_THAT(RouteSharesText(run),
+              testing::StartsWith("routes are not known: "));
 }
 
 }  // namespace
