@@ -138,6 +138,31 @@ void PrintStart(const TrainOptions& options, const PreparedRun& run,
   std::fflush(stdout);
 }
 
+// Where checkpoints are copied to, of the rank with most state.
+std::string DescribeStaging(const std::vector<int64_t>& state_bytes,
+                            const std::vector<MemoryStatistics>& memory,
+                            bool on_host, std::optional<int64_t> limit) {
+  const auto rank = std::max_element(state_bytes.begin(), state_bytes.end()) -
+                    state_bytes.begin();
+  const int64_t state = state_bytes[rank];
+  std::string where =
+      "all of it at once, as workspace beside the peak, where "
+      "the limit leaves as much";
+  const int64_t staged =
+      on_host && limit.has_value()
+          ? StagingOfDevice(state, *limit - memory[rank].peak_bytes)
+          : 0;
+  if (staged > 0) {
+    where = fmt::format("{} of it at once, as workspace beside the peak",
+                        BytesText(std::min(state, staged)));
+  } else if (!on_host || limit.has_value()) {
+    where = fmt::format("{} of it at once, in the host's memory",
+                        BytesText(std::min(state, kLeastStagingBytes)));
+  }
+  return fmt::format("saves  {} of rank {}'s state, {}\n", BytesText(state),
+                     rank, where);
+}
+
 struct MeasuredMemory {
   MemoryStatistics memory;
   MemoryStatistics predicted;
@@ -416,10 +441,16 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
   ASSIGN_OR_RETURN(const PreparedRun run,
                    PrepareRun(options.job, options.plan, ranks));
   RETURN_IF_ERROR(CheckDevice(run.setup, options.device));
-  ASSIGN_OR_RETURN(
-      const std::vector<RankModel::Needs> needs,
-      PredictNeedsOfRanks(run.setup, run.plan, options.device.kind(),
-                          Evaluations(run).rehearsal()));
+  const Evaluations evaluations(run);
+  const RankModel::BetweenSteps rehearsal = evaluations.rehearsal();
+  std::vector<int64_t> state_bytes;
+  const auto between_steps = [&](RankModel& dry) {
+    state_bytes.push_back(StateBytes(dry));
+    return rehearsal != nullptr ? rehearsal(dry) : absl::OkStatus();
+  };
+  ASSIGN_OR_RETURN(const std::vector<RankModel::Needs> needs,
+                   PredictNeedsOfRanks(run.setup, run.plan,
+                                       options.device.kind(), between_steps));
   std::vector<MemoryStatistics> memory;
   for (const RankModel::Needs& rank : needs) memory.push_back(rank.device);
   RunDescription description;
@@ -430,8 +461,14 @@ absl::StatusOr<RunDescription> DescribeRun(const TrainOptions& options,
                       DescribeDrive(needs, run.plan);
   description.fits = CheckDrive(needs, run.plan);
   // Without the field the limit is that of the machine where it will run.
-  if (!run.job.has_memory_limit_bytes()) return description;
-  const int64_t limit = MemoryLimit(run.job, options.device, /*local_ranks=*/1);
+  std::optional<int64_t> given;
+  if (run.job.has_memory_limit_bytes()) {
+    given = MemoryLimit(run.job, options.device, /*local_ranks=*/1);
+  }
+  description.text += DescribeStaging(
+      state_bytes, memory, options.device.kind() == DeviceKind::kCpu, given);
+  if (!given.has_value()) return description;
+  const int64_t limit = *given;
   description.text += fmt::format("limit  {:>10}\n", BytesText(limit));
   for (size_t rank = 0; rank < memory.size(); ++rank) {
     if (memory[rank].peak_bytes <= limit || !description.fits.ok()) continue;

@@ -288,6 +288,18 @@ TEST_F(TrainTest, CopiesInMemoryGoWithTheRunsGoodEnd) {
   EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000004/manifest.json")));
 }
 
+// What a run copies aside is beside the peak that a dry run tells.
+TEST_F(TrainTest, ADryRunSaysWhereCheckpointsAreCopiedTo) {
+  ASSERT_TRUE(FillJobDefaults(options_.job).ok());
+  const auto text = [&] { return DescribeRun(options_, 1)->text; };
+  EXPECT_THAT(text(), HasSubstr("of rank 0's state, all of it at once"));
+  options_.job.set_memory_limit_bytes(1 << 30);
+  EXPECT_THAT(text(), HasSubstr("of it at once, as workspace beside the peak"));
+  // Of a peak above it nothing is left.
+  options_.job.set_memory_limit_bytes(1);
+  EXPECT_THAT(text(), HasSubstr("of it at once, in the host's memory"));
+}
+
 TEST_F(TrainTest, CopiesInMemoryAreInsideTheLimit) {
   options_.job.mutable_checkpoint()->set_memory_every(1);
   options_.job.mutable_checkpoint()->set_memory_folder(root_);

@@ -20,9 +20,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-// What a rank has at hand in any case.
-constexpr int64_t kLeastStagingBytes = 1 << 20;
-
 // Of the files of the weights, however many they are.
 constexpr std::string_view kWeightsPrefix = "model";
 
@@ -49,6 +46,14 @@ int64_t StateBytes(RankModel& model) {
   return bytes;
 }
 
+int64_t StagingOfDevice(int64_t state_bytes, int64_t free_bytes) {
+  // A rank may have nothing to write.
+  const int64_t most = Arena::Aligned(std::max<int64_t>(1, state_bytes));
+  const int64_t wanted =
+      std::min(most, free_bytes / Device::kAlignment * Device::kAlignment);
+  return wanted >= kLeastStagingBytes || wanted == most ? wanted : 0;
+}
+
 CheckpointSaver::CheckpointSaver(RankModel& model, SaverOptions options)
     : model_(model),
       options_(std::move(options)),
@@ -64,13 +69,10 @@ CheckpointSaver::CheckpointSaver(RankModel& model, SaverOptions options)
         {.name = kEmaFile, .parts = [](RankModel& m) { return m.EmaParts(); }});
   }
   Device& device = model_.context().device();
-  // A rank may have nothing to write.
-  const int64_t most = Arena::Aligned(std::max<int64_t>(1, state_bytes_));
-  const int64_t wanted = std::min(
-      most, options_.free_bytes / Device::kAlignment * Device::kAlignment);
-  if (device.on_host() && (wanted >= kLeastStagingBytes || wanted == most)) {
-    device_bytes_ = wanted;
-  } else {
+  if (device.on_host()) {
+    device_bytes_ = StagingOfDevice(state_bytes_, options_.free_bytes);
+  }
+  if (device_bytes_ == 0) {
     host_ = std::make_unique<CpuDevice>(std::numeric_limits<int64_t>::max());
   }
   writer_ = std::make_unique<StagedWriter>(Tensor::Empty(

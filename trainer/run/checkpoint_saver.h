@@ -45,6 +45,13 @@ struct SaverOptions {
 // Of what this rank writes of the model's state.
 int64_t StateBytes(RankModel& model);
 
+// What a saver takes in any case.
+inline constexpr int64_t kLeastStagingBytes = 1 << 20;
+
+// What it takes of a device on the host, of which `free_bytes` are free, for so
+// much state; 0: kLeastStagingBytes of the host serve.
+int64_t StagingOfDevice(int64_t state_bytes, int64_t free_bytes);
+
 // Calls are collective over the world, unless they say otherwise, and come in
 // the same order on all ranks.
 class CheckpointSaver {
