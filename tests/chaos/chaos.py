@@ -14,8 +14,9 @@ Prints how long it took until a fault was noticed and until there was a new
 step, and how many steps were repeated.
 
 --runs: so many of them, by the seeds from --seed on. --figures: each run's are
-kept in FILE, and printed together with what it has already; runs that it has
-are not run again, so that many faults can be struck in several calls.
+kept in FILE, with the commit that it was run at, and printed together with what
+it has already; runs that it has are not run again, and those that were ended
+are, so that many faults can be struck in several calls.
 """
 
 import argparse
@@ -34,8 +35,11 @@ import faults
 from hurt_run import PATIENCE_S, SAVE_EVERY, Run
 
 TESTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-sys.path.insert(0, os.path.join(TESTS, "lab"))
-import network  # pylint: disable=wrong-import-position
+sys.path[:0] = [TESTS, os.path.join(TESTS, "lab")]
+# pylint: disable=wrong-import-position
+import network
+from tested_commit import tested_commit
+# pylint: enable=wrong-import-position
 
 # More than faults leave time for.
 STEPS = 10_000_000
@@ -246,6 +250,15 @@ class Record:
                        "runs": runs}, file, indent=1)
         os.replace(self.path + ".new", self.path)
 
+    def text(self):
+        """What all runs so far came to, for people."""
+        runs = self.runs.values()
+        commits = sorted({run.get("commit", "unknown") for run in runs})
+        return (table(by_kind(self.strikes()))
+                + f"{len(self.strikes())} faults in {len(runs)} runs, of which "
+                f"{sum(run['passed'] for run in runs)} came to the bits of one "
+                f"that nobody touched; at {', '.join(commits)}\n")
+
     def strikes(self):
         return [struck for seed in sorted(self.runs)
                 for struck in self.runs[seed]["strikes"]]
@@ -258,15 +271,20 @@ def run_of_seed(arguments, seed, kinds, record):
     if record.has(setup):
         print(f"seed {seed}: {record.path} has it")
         return
-    strikes, steps, passed = [], 0, False
+    strikes = []
     began = time.monotonic()
+
+    def note(passed, steps):
+        record.add(dict(setup, commit=tested_commit(), passed=passed,
+                        steps=steps, seconds=time.monotonic() - began,
+                        strikes=strikes))
+        print(record.text(), end="", flush=True)
     try:
         steps = try_all(arguments, seed, kinds, strikes)
-        passed = True
-    finally:
-        record.add(dict(setup, passed=passed, steps=steps,
-                        seconds=time.monotonic() - began, strikes=strikes))
-        print(table(by_kind(record.strikes())), end="", flush=True)
+    except Exception:  # Whoever ends it has not seen it fail.
+        note(passed=False, steps=0)
+        raise
+    note(passed=True, steps=steps)
     print(f"PASSED: {len(strikes)} faults of seed {seed} in "
           f"{time.monotonic() - began:.0f} s, {steps} steps", flush=True)
 
@@ -307,6 +325,8 @@ def main():
     record = Record(arguments.figures)
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
         run_of_seed(arguments, seed, kinds, record)
+    if arguments.runs > 1:
+        print(record.text(), end="")
     return 0
 
 

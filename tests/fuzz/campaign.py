@@ -8,8 +8,8 @@ say how many blocks of the program they reached, and come further. A process
 takes as many inputs as it does in about half a minute, by a seed that no other
 one has, and --memory_mib at most (0: any, as AddressSanitizer wants). What ends
 one is a finding: the input is kept beside FILE, and the others go on; a target
-with as many as ten is left. FILE (JSON) has what was done: the command goes on
-from there after it was ended.
+with as many as ten is left. FILE (JSON) has what was done, and at which commits:
+the command goes on from there after it was ended.
 
 Prints a table; the exit status is 1 where anything was found.
 """
@@ -27,6 +27,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(
+    os.path.realpath(__file__))))
+from tested_commit import tested_commit  # pylint: disable=wrong-import-position
 
 SEEDS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "seeds")
 SECONDS_OF_PROCESS = 30
@@ -52,6 +56,7 @@ class Campaign:
                 self.done = json.load(file)
         for name in targets:
             self.done.setdefault(name, dict(NEW, findings=[]))
+        self.commit = tested_commit()
         # Given to processes that have not ended.
         self.given = dict.fromkeys(targets, 0)
         self.lock = threading.Lock()
@@ -86,6 +91,8 @@ class Campaign:
             for most in ("blocks", "peak_mib"):
                 done[most] = max(done[most], result[most])
             done["findings"] += result["findings"]
+            if self.commit not in done.setdefault("commits", []):
+                done["commits"].append(self.commit)
             with open(self.options.figures + ".new", "w",
                       encoding="utf-8") as file:
                 json.dump(self.done, file, indent=1)
@@ -149,7 +156,9 @@ def table(done):
             f"{of_target['inputs'] / seconds if seconds else 0:,.0f} | "
             f"{of_target['blocks'] or 'not told'} | "
             f"{of_target['peak_mib']:.0f} | {len(of_target['findings'])} |")
-    return "\n".join(rows)
+    commits = sorted({commit for of_target in done.values()
+                      for commit in of_target.get("commits", ["unknown"])})
+    return "\n".join(rows + [f"at {', '.join(commits)}"])
 
 
 def main():

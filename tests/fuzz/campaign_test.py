@@ -58,6 +58,8 @@ class CampaignTest(unittest.TestCase):
         self.assertEqual((finding["seed"], finding["status"]), (2, -6))
         with open(finding["input"], encoding="utf-8") as file:
             self.assertEqual(file.read(), "hostile")
+        self.assertEqual(done["good"]["commits"], done["bad"]["commits"])
+        self.assertIn(f"at {done['good']['commits'][0]}", ended.stdout)
         self.assertIn("| bad | 500 |", ended.stdout)
 
     def test_it_goes_on_where_it_was(self):
