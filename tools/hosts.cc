@@ -37,6 +37,8 @@ constexpr std::chrono::milliseconds kBetweenLooks(50);
 constexpr size_t kMostReasonBytes = 64 << 10;
 constexpr char kNoMpirun[] =
     "cannot run mpirun; expected OpenMPI's mpirun on the PATH\n";
+// Of times that nobody is reached, each waited for twice as long.
+constexpr int kProbesInVain = 3;
 // More of them at once would take longer than they are given.
 constexpr size_t kMostProbesPerProcessor = 4;
 
@@ -56,6 +58,13 @@ bool IsKnown(const std::string& host) {
   if (getaddrinfo(name.c_str(), nullptr, nullptr, &found) != 0) return false;
   freeaddrinfo(found);
   return true;
+}
+
+// Up to the first dot, behind "user@": what a machine calls itself may have
+// more or less of its domain than what others call it.
+std::string FirstLabel(const std::string& host) {
+  const std::string name = host.substr(host.rfind('@') + 1);
+  return name.substr(0, name.find('.'));
 }
 
 // An mpirun that runs `true` on one host; what it says comes through a pipe.
@@ -284,6 +293,44 @@ absl::StatusOr<Machines> ReachableMachines(
     }
   }
   return left;
+}
+
+std::vector<std::string> FindLost(
+    const Machines& machines, const std::set<std::string>& silent,
+    Patience patience, const std::function<bool()>& given_up,
+    const std::function<void(const std::string&)>& say) {
+  std::set<std::string> labels;
+  for (const std::string& name : silent) labels.insert(FirstLabel(name));
+  std::vector<Host> doubted, others;
+  for (const Host& host : machines.hosts) {
+    (labels.contains(FirstLabel(host.name)) ? doubted : others).push_back(host);
+  }
+  // Where all are silent it is not known who is out of reach of whom.
+  if (others.empty()) others.swap(doubted);
+  std::vector<std::pair<std::string, std::string>> unreachable;
+  for (int tries = 0; tries <= kProbesInVain; ++tries, patience.others *= 2) {
+    unreachable = FindUnreachable(doubted, patience.silent, given_up);
+    const auto append = [&](const std::vector<Host>& hosts) {
+      const auto more = FindUnreachable(hosts, patience.others, given_up);
+      unreachable.insert(unreachable.end(), more.begin(), more.end());
+    };
+    append(others);
+    if (unreachable.empty() || given_up()) return {};
+    append(machines.spares);
+    if (given_up()) return {};
+    const size_t all = machines.hosts.size() + machines.spares.size();
+    if (unreachable.size() < all) break;
+    say(fmt::format("no host can be reached within {} s",
+                    patience.others.count()));
+    others = machines.hosts;
+    doubted.clear();
+  }
+  std::vector<std::string> lost;
+  for (const auto& [name, reason] : unreachable) {
+    say(fmt::format("host {} cannot be reached: {}", name, reason));
+    lost.push_back(name);
+  }
+  return lost;
 }
 
 std::vector<Host> FirstRanks(std::vector<Host> hosts, int64_t ranks) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,6 +58,22 @@ Machines WithoutLost(const Machines& machines,
 // name; Unavailable where no spare has room.
 absl::StatusOr<Machines> ReachableMachines(
     const Machines& machines, std::chrono::seconds patience,
+    const std::function<void(const std::string&)>& say);
+
+// How long machines have to answer.
+struct Patience {
+  std::chrono::seconds silent;  // whose ranks have not been heard for long
+  std::chrono::seconds others;
+};
+
+// After ranks were lost: the names of the machines that cannot be reached, of
+// spares where hosts are among them; `say` is told why. `silent`: machines
+// whose ranks were not heard, as they call themselves. Where nobody is reached,
+// it may well be this machine that is cut off, or busy: all are asked thrice
+// more, each time for twice as long. Nothing once `given_up` says so.
+std::vector<std::string> FindLost(
+    const Machines& machines, const std::set<std::string>& silent,
+    Patience patience, const std::function<bool()>& given_up,
     const std::function<void(const std::string&)>& say);
 
 // The first `ranks` of the hosts' ranks; there are as many.

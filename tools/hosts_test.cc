@@ -182,6 +182,24 @@ TEST(HostsTest, AHostThatIsDownIsNamedBeforeTheFirstStart) {
               HasSubstr("--hosts: found 127.0.0.2 out of reach"));
 }
 
+// Its ranks were waited for already: a new start need not wait as long again.
+TEST(HostsTest, AHostThatWasSilentIsNotWaitedForAsOthersAre) {
+  const FakeMpirun mpirun("case $4 in *gone*) exec sleep 600;; esac\n");
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<std::string> said;
+  const auto lost = FindLost(
+      {Hosts("me@gone.example:1,here.example:1"), Hosts("spare:1")},
+      {"gone", "elsewhere"},
+      {.silent = std::chrono::seconds(2), .others = std::chrono::seconds(500)},
+      [] { return false; },
+      [&](const std::string& text) { said.push_back(text); });
+  EXPECT_LT(std::chrono::steady_clock::now() - begin,
+            std::chrono::seconds(100));
+  EXPECT_EQ(lost, std::vector<std::string>{"me@gone.example"});
+  ASSERT_THAT(said, SizeIs(1));
+  EXPECT_THAT(said[0], HasSubstr("no answer within 2 s"));
+}
+
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {
   const auto first = [](int64_t ranks) {
     return HostsText(FirstRanks(Hosts("a:4,b:4"), ranks));

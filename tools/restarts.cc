@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <functional>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -23,8 +24,6 @@ namespace {
 
 using std::chrono_literals::operator""s;
 
-// Of times that nobody is reached, each waited for twice as long.
-constexpr int kProbesInVain = 3;
 constexpr std::chrono::milliseconds kBetweenLooks(50);
 // What mpirun ends with where a signal ended a rank is above.
 constexpr int kSignalled = 128;
@@ -37,40 +36,18 @@ void MakeItResume(std::vector<std::string>& program) {
   program.emplace_back("--resume");
 }
 
-// The names of those that cannot be reached, of spares where hosts are among
-// them. Where nobody can, it may well be this machine that is cut off, or busy:
-// they are asked again.
-std::vector<std::string> LostOf(const Machines& machines,
-                                Timeouts::Duration probe, const LaunchLog& log,
-                                const std::function<bool()>& given_up) {
-  std::vector<std::pair<std::string, std::string>> unreachable;
-  auto patience = std::chrono::ceil<std::chrono::seconds>(probe);
-  for (int tries = 0; tries <= kProbesInVain; ++tries, patience *= 2) {
-    unreachable = FindUnreachable(machines.hosts, patience, given_up);
-    if (unreachable.empty() || given_up()) return {};
-    const auto spares = FindUnreachable(machines.spares, patience, given_up);
-    if (given_up()) return {};
-    unreachable.insert(unreachable.end(), spares.begin(), spares.end());
-    const size_t all = machines.hosts.size() + machines.spares.size();
-    if (unreachable.size() < all) break;
-    log.Say(
-        fmt::format("no host can be reached within {} s", patience.count()));
-  }
-  std::vector<std::string> lost;
-  for (const auto& [name, reason] : unreachable) {
-    log.Say(fmt::format("host {} cannot be reached: {}", name, reason));
-    lost.push_back(name);
-  }
-  return lost;
-}
-
 // Leaves out the machines that are gone, with a plan for what is left where no
-// spare takes their place. Errors: nothing is left.
-absl::Status LeaveOutLost(LaunchedJob& job, const LaunchLog& log,
+// spare takes their place. `silent`: machines whose ranks were not heard for
+// long, as they call themselves. Errors: nothing is left.
+absl::Status LeaveOutLost(LaunchedJob& job, const std::set<std::string>& silent,
+                          const LaunchLog& log,
                           const std::function<bool()>& given_up) {
   if (job.machines.hosts.empty()) return absl::OkStatus();
-  const std::vector<std::string> lost =
-      LostOf(job.machines, job.timeouts.probe, log, given_up);
+  const std::vector<std::string> lost = FindLost(
+      job.machines, silent,
+      {.silent = std::chrono::ceil<std::chrono::seconds>(job.timeouts.named),
+       .others = std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe)},
+      given_up, [&log](const std::string& text) { log.Say(text); });
   if (lost.empty()) return absl::OkStatus();
   const int64_t before = RanksOn(job.machines.hosts);
   job.machines = WithoutLost(job.machines, lost);
@@ -259,6 +236,13 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
         watch.last_step(),
         pause.count() > 0 ? fmt::format(" in {} s", pause / 1.0s) : "", in_vain,
         job.restarts));
+    std::set<std::string> silent;
+    if (job.timeouts.lost.count() > 0) {
+      for (const RankReport& rank :
+           watch.SilentFor(JobWatch::Clock::now(), job.timeouts.lost)) {
+        silent.insert(rank.host());
+      }
+    }
     // Pauses and asking hosts take minutes where nothing goes right; who wants
     // the end does not wait for that.
     int asked = 0;
@@ -275,7 +259,7 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     while (JobWatch::Clock::now() < over && !given_up()) {
       std::this_thread::sleep_for(kBetweenLooks);
     }
-    const absl::Status goes_on = LeaveOutLost(job, log, given_up);
+    const absl::Status goes_on = LeaveOutLost(job, silent, log, given_up);
     if (given_up()) {
       log.Say("ends as it was told to, while no rank runs");
       return kSignalled + asked;
