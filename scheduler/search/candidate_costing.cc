@@ -35,6 +35,25 @@ bool NodesAreAlike(const ClusterModel& cluster) {
       });
 }
 
+// Whether groups of so many ranks in order are each on as few nodes, and
+// islands of them, as anywhere.
+bool GroupsTile(const ClusterModel& cluster, int32_t ranks) {
+  const int32_t count = cluster.nodes.front().count;
+  const bool nodes_tile =
+      ranks % count == 0 &&
+      std::all_of(
+          cluster.nodes.begin(), cluster.nodes.end(),
+          [count](const ClusterNode& node) { return node.count == count; });
+  return nodes_tile ||
+         std::all_of(cluster.nodes.begin(), cluster.nodes.end(),
+                     [ranks](const ClusterNode& node) {
+                       const int32_t island = node.island_devices;
+                       return node.count % ranks == 0 &&
+                              (island == 0 || island % ranks == 0 ||
+                               ranks % island == 0);
+                     });
+}
+
 bool LinksAreAlike(const ClusterModel& cluster) {
   for (int32_t from = 0; from < cluster.num_nodes(); ++from) {
     for (int32_t to = 0; to < cluster.num_nodes(); ++to) {
@@ -56,6 +75,7 @@ CandidateCosting::CandidateCosting(const ModelShape& model,
       cluster_(cluster),
       global_batch_(global_batch),
       best_case_(BestCase(cluster)),
+      best_node_(BestNode(cluster)),
       nodes_alike_(NodesAreAlike(cluster)),
       links_alike_(LinksAreAlike(cluster)),
       ranks_(ChainedRanks(cluster)),
@@ -83,12 +103,15 @@ absl::StatusOr<Plan> CandidateCosting::PlanOf(size_t index,
   return plan;
 }
 
-PlanCoster CandidateCosting::CosterOf(const Plan& plan, bool best_case) {
+PlanCoster CandidateCosting::CosterOf(const Plan& plan, Devices devices) {
   const Plan::Grid& grid = plan.grid();
   std::shared_ptr<const PlanRings>& rings =
-      rings_[std::tuple(best_case, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
+      rings_[std::tuple(devices, grid.tp(), grid.cp(), grid.dp(), grid.pp(),
                         grid.ep(), plan.shard_group())];
-  PlanCoster coster(model_, best_case ? best_case_ : cluster_, plan, rings);
+  const ClusterModel& cluster = devices == Devices::kAsTheyAre  ? cluster_
+                                : devices == Devices::kBestCase ? best_case_
+                                                                : best_node_;
+  PlanCoster coster(model_, cluster, plan, rings);
   rings = coster.rings();
   return coster;
 }
@@ -193,32 +216,27 @@ bool CandidateCosting::MoveToDrive(Plan& plan, PlanCosts& costs) const {
 absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,
                                                  Plan& plan, PlanCosts& costs) {
   const int32_t unit = candidate.tp * candidate.cp;
-  const bool units_alike = std::all_of(
-      cluster_.nodes.begin(), cluster_.nodes.end(),
-      [unit](const ClusterNode& node) {
-        const int32_t island = node.island_devices;
-        return node.count % unit == 0 &&
-               (island == 0 || island % unit == 0 || unit % island == 0);
-      });
-  const ClusterNode& first = cluster_.nodes.front();
   const bool hosts_alike =
       !candidate.offload ||
       std::all_of(cluster_.nodes.begin(), cluster_.nodes.end(),
-                  [&first](const ClusterNode& node) {
+                  [this](const ClusterNode& node) {
+                    const ClusterNode& first = cluster_.nodes.front();
                     return node.count == first.count &&
                            node.host_memory_bytes_per_s ==
                                first.host_memory_bytes_per_s &&
                            node.drive_bytes_per_s == first.drive_bytes_per_s;
                   });
-  const bool alike = nodes_alike_ && units_alike && hosts_alike;
-  // Rows to the experts of several units take the links that another placement
-  // may choose.
-  if (!alike || (candidate.ep > unit && !links_alike_)) {
-    const PlanCoster fastest = CosterOf(plan, /*best_case=*/true);
+  const bool tiled =
+      GroupsTile(cluster_, unit) && GroupsTile(cluster_, candidate.ep);
+  // Groups of several nodes take the links that another placement may choose.
+  const bool crosses =
+      std::max(unit, candidate.ep) > cluster_.nodes.front().count;
+  if (!tiled || !nodes_alike_ || !hosts_alike || (crosses && !links_alike_)) {
+    const PlanCoster fastest =
+        CosterOf(plan, tiled ? Devices::kBestCase : Devices::kBestNode);
     RETURN_IF_ERROR(cutter_.Cut(fastest, plan));
     costs = fastest.CostsOf(0);
   }
-  if (!alike) return StepLowerBound(plan, costs);
   // What stages do is the same everywhere, but for sharded gradients and
   // parameters, which a better placement may hide.
   for (size_t pp = 0; pp < costs.cost.chunks.size(); ++pp) {

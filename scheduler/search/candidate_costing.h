@@ -50,10 +50,13 @@ class CandidateCosting {
   bool nodes_alike() const { return nodes_alike_; }
 
  private:
+  // Those of the cluster, BestCase and BestNode.
+  enum class Devices : uint8_t { kAsTheyAre, kBestCase, kBestNode };
+
   absl::StatusOr<Plan> UncutPlanOf(const Candidate& candidate) const;
   // With the rings of its grid, which many candidates share. `plan` must be
   // placed at ranks_.
-  PlanCoster CosterOf(const Plan& plan, bool best_case = false);
+  PlanCoster CosterOf(const Plan& plan, Devices devices = Devices::kAsTheyAre);
   // Where that is enough: the plan's optimizer states, and if they must the
   // weights of as few blocks as possible, lie on the nodes' drives then, and
   // the costs are those of that.
@@ -70,14 +73,14 @@ class CandidateCosting {
   const ModelShape& model_;
   const ClusterModel& cluster_;
   const int64_t global_batch_;
-  const ClusterModel best_case_;
+  const ClusterModel best_case_, best_node_;
   const bool nodes_alike_;  // but for the links between them
   const bool links_alike_;  // those
   const std::vector<int32_t> ranks_;
   StageCutter cutter_;
   InFlightCounts in_flight_;
   DivisionBounds divisions_;
-  std::map<std::tuple<bool, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
+  std::map<std::tuple<Devices, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
                       uint32_t>,
            std::shared_ptr<const PlanRings>>
       rings_;

@@ -349,8 +349,6 @@ std::vector<RateShare> HigherShares(const std::vector<RateShare>& a,
 
 }  // namespace
 
-// The cluster with the fastest device on every node and the fastest link
-// between every two: no placement on the real one is faster.
 ClusterModel BestCase(const ClusterModel& cluster) {
   ClusterModel best = cluster;
   const auto take_faster = [](const ClusterLink& link, ClusterLink& fastest) {
@@ -400,6 +398,28 @@ ClusterModel BestCase(const ClusterModel& cluster) {
     other.drive_bytes_per_s = drive_share * other.count;
   }
   std::fill(best.node_links.begin(), best.node_links.end(), link);
+  return best;
+}
+
+ClusterModel BestNode(const ClusterModel& cluster) {
+  ClusterModel best = BestCase(cluster);
+  ClusterNode& node = best.nodes.front();
+  if (best.num_nodes() > 1) {
+    const ClusterLink& between = best.LinkBetweenNodes(0, 1);
+    node.link.latency_s = std::min(node.link.latency_s, between.latency_s);
+    node.link.bytes_per_s =
+        std::max(node.link.bytes_per_s, between.bytes_per_s);
+  }
+  // Fewer may share it where a group is on several nodes.
+  node.link.shared_bytes_per_s = std::numeric_limits<double>::infinity();
+  const auto devices = static_cast<double>(best.num_ranks());
+  node.host_memory_bytes_per_s *= devices / node.count;
+  node.drive_bytes_per_s *= devices / node.count;
+  node.count = static_cast<int32_t>(best.num_ranks());
+  best.nodes.resize(1);
+  best.node_links.resize(1);
+  best.node_of_rank.assign(best.num_ranks(), 0);
+  best.shares_network = false;
   return best;
 }
 

@@ -18,7 +18,7 @@ namespace trireme {
 // placement does to messages: each rank has all its work to do, after the
 // forwards that lead to it. Costs are of one replica, with the collectives of
 // tensor and context parallelism as its placement has them: for a bound over
-// all placements, those of BestCase.
+// all placements, those of BestCase or BestNode.
 double StepLowerBound(const Plan& plan, const PlanCosts& costs);
 
 // The same of the plan where it is: messages, reductions and gathers take their
@@ -38,8 +38,13 @@ double ArithmeticLowerBound(const ModelShape& model,
 double LikelySeconds(const Plan& plan, const PlanCosts& costs);
 
 // The cluster with the fastest device on every node and the fastest link
-// between every two: no placement on the real one is faster.
+// between every two: no placement on the real one is faster whose groups are
+// on the same nodes.
 ClusterModel BestCase(const ClusterModel& cluster);
+
+// All devices of the best case in one node: no placement is faster, whichever
+// groups it divides among nodes.
+ClusterModel BestNode(const ClusterModel& cluster);
 
 }  // namespace trireme
 

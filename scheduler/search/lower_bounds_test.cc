@@ -88,16 +88,15 @@ TEST(LowerBounds, AreBelowTheSimulation) {
   }
 }
 
-// Which nodes the ranks of an expert group are on is the placement's to choose:
-// a bound that takes the first choice for granted would refuse what is faster.
-TEST(CandidateCosting, NoPlacementOfExpertsIsFasterThanTheBound) {
+// Of each block much of the time goes into rows to experts and back.
+ModelShape WithRowsToExperts(int64_t layers, int64_t experts) {
   ModelShape model;
-  model.layers = 2;
+  model.layers = layers;
   model.hidden = 64;
   model.mlp_hidden = 256;
   model.heads = 4;
   model.tokens = 256;
-  model.experts = 3;
+  model.experts = experts;
   model.expert_hidden = 256;
   model.pieces = [of_transformer = PiecesByFormulas()](
                      const ModelShape& shape, const BlockSplit& split,
@@ -111,6 +110,13 @@ TEST(CandidateCosting, NoPlacementOfExpertsIsFasterThanTheBound) {
          .backward = 2});
     return pieces;
   };
+  return model;
+}
+
+// Which nodes the ranks of an expert group are on is the placement's to choose:
+// a bound that takes the first choice for granted would refuse what is faster.
+TEST(CandidateCosting, NoPlacementOfExpertsIsFasterThanTheBound) {
+  const ModelShape model = WithRowsToExperts(/*layers=*/2, /*experts=*/3);
   auto described = DescribeCluster({.nodes = 6, .devices_per_node = 1});
   ASSERT_TRUE(described.ok()) << described.status();
   described->mutable_default_link()->set_bytes_per_s(1e9);
@@ -141,6 +147,35 @@ TEST(CandidateCosting, NoPlacementOfExpertsIsFasterThanTheBound) {
   const auto estimate = EstimatePlan(model, *cluster, *plan);
   ASSERT_TRUE(estimate.ok()) << estimate.status();
   EXPECT_LE(candidate.step_s, estimate->step_s);
+}
+
+// Of three stages of two devices one is on two nodes: the bound may not take
+// for granted that it is the one in the middle, nor what it would be cut to.
+TEST(CandidateCosting, NoPlacementOfStagesOverNodesIsFasterThanTheBound) {
+  auto described = DescribeCluster(
+      {.nodes = 2, .devices_per_node = 3, .network = "ethernet-25"});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const auto cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  for (const int64_t layers : {4, 5, 7}) {
+    const ModelShape model = WithRowsToExperts(layers, /*experts=*/2);
+    const Candidate candidate = {.dp = 2, .pp = 3, .ep = 2};
+    Candidate costed = candidate;
+    const auto likely = CandidateCosting(model, *cluster, /*global_batch=*/64)
+                            .Cost(/*index=*/0, costed);
+    ASSERT_TRUE(likely.ok()) << likely.status();
+    EXPECT_GT(costed.step_s, 0);
+    for (const std::vector<int32_t>& physical :
+         std::vector<std::vector<int32_t>>{
+             {0, 1, 2, 3, 4, 5}, {0, 3, 1, 2, 4, 5}, {0, 1, 3, 4, 2, 5}}) {
+      const auto plan =
+          PlanOfCandidate(model, *cluster, 64, candidate, physical);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      const auto estimate = EstimatePlan(model, *cluster, *plan);
+      ASSERT_TRUE(estimate.ok()) << estimate.status();
+      EXPECT_LE(costed.step_s, estimate->step_s * (1 + 1e-12)) << layers;
+    }
+  }
 }
 
 // Buckets belong to stages, of which a rank may have several.
