@@ -477,6 +477,35 @@ TEST(Estimate, TensorParallelSumsHideBehindWeightGradients) {
               seen->parts.tp_s - hidden->parts.tp_s, 1e-9);
 }
 
+// Placements are sought by the largest message: one with all skips in it would
+// keep stages together whose skips never leave a rank.
+TEST(Estimate, TheLargestMessageHasNoSkipsThatStay) {
+  ModelShape model = Dit();
+  for (int32_t block = 0; block < 16; ++block) {
+    model.block_runs.push_back({.kind = block, .count = 1});
+    if (block < 8) model.skips.push_back({.made = block, .read = 15 - block});
+  }
+  model.pieces = [of_transformer = model.pieces](
+                     const ModelShape& shape, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
+    ModelPieces pieces = of_transformer(shape, split, recompute, deferred);
+    for (int32_t block = 0; block < 16; ++block) {
+      PieceFigures& figures = pieces.blocks[block];
+      figures.skip_bytes = figures.message_bytes;
+      figures.message_bytes *= 1 + std::min(block, 16 - block);
+    }
+    return pieces;
+  };
+  Plan rest;
+  rest.set_schedule(Plan::ZB_V);
+  const ClusterModel cluster = Nodes(1, 8);
+  const Plan all_stay = PlanOf({.dp = 4, .pp = 2}, rest);
+  const int64_t alone = PlanCoster(model, cluster, all_stay).message_bytes();
+  EXPECT_GT(alone, 0);
+  const Plan none_stays = PlanOf({.dp = 4, .pp = 2});
+  EXPECT_EQ(PlanCoster(model, cluster, none_stays).message_bytes(), 9 * alone);
+}
+
 TEST(Estimate, MeasuredBlocksOverrideTheArithmetic) {
   const ClusterModel cluster = Nodes(1, 1);
   ModelShape model = Dit();

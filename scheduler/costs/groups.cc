@@ -137,7 +137,10 @@ BlockRings PlanCoster::RingsOf(int32_t replica, int32_t pp) const {
     return RingOf(cluster_, group, flows, SumOrderOf(plan_));
   };
   // Compared by what travels between blocks.
-  const auto bytes = static_cast<double>(message_bytes());
+  double bytes = 0;
+  for (const PieceFigures& block : pieces_.blocks) {
+    bytes = std::max(bytes, static_cast<double>(block.message_bytes));
+  }
   const auto take_slower = [&](const std::vector<int32_t>& group,
                                RingCost& slowest) {
     const RingCost ring = ring_of(group);

@@ -125,9 +125,11 @@ int64_t PlanCoster::StayingBytes(int32_t stage) const {
 }
 
 int64_t PlanCoster::message_bytes() const {
-  int64_t largest = 0;
-  for (const PieceFigures& block : pieces_.blocks) {
-    largest = std::max(largest, block.message_bytes);
+  // Before any block it is what tensors between blocks have without skips.
+  int64_t largest = ReceivedBytes(0);
+  for (size_t stage = 1; stage < stages_.size(); ++stage) {
+    if (stages_[stage].rank == stages_[stage - 1].rank) continue;
+    largest = std::max(largest, ReceivedBytes(static_cast<int32_t>(stage)));
   }
   return largest;
 }

@@ -150,7 +150,8 @@ class PlanCoster {
 
   const std::shared_ptr<const PlanRings>& rings() const { return rings_; }
 
-  // Of the largest message between stages.
+  // Of the largest message between stages, without skips that stay on their
+  // rank.
   int64_t message_bytes() const;
 
   // Of data-parallel replica `replica`. Its parts that depend only on the
