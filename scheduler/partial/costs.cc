@@ -46,20 +46,19 @@ Plan ColumnOf(const Plan& plan) {
   return column;
 }
 
-// The chunk with its gradients in buckets that the ring reduces.
-SkipChunkCost InBuckets(const ModelShape& model, const Plan& plan,
-                        const ChunkCost& cost, const RankMemory& memory,
-                        const RingCost& ring) {
-  const int64_t gradient_bytes = memory.always.gradients;
-  SkipChunkCost chunk = {.cost = cost};
-  if (ring.members > 1) {
-    chunk.buckets =
-        BucketsOfGradients(plan, gradient_bytes / model.gradient_bytes * 4);
-  }
-  chunk.cost.reduce_s = ring.AllReduce(static_cast<double>(gradient_bytes) /
-                                       static_cast<double>(chunk.buckets));
-  chunk.cost.update_s /= chunk.buckets;
-  return chunk;
+// Into how many buckets the chunk's gradients go, each of which the ring
+// reduces.
+int32_t DivideIntoBuckets(const ModelShape& model, const Plan& plan,
+                          int64_t gradient_bytes, const RingCost& ring,
+                          ChunkCost& chunk) {
+  const int32_t buckets =
+      ring.members > 1
+          ? BucketsOfGradients(plan, gradient_bytes / model.gradient_bytes * 4)
+          : 1;
+  chunk.reduce_s = ring.AllReduce(static_cast<double>(gradient_bytes) /
+                                  static_cast<double>(buckets));
+  chunk.update_s /= buckets;
+  return buckets;
 }
 
 // What a rank holds that has two chunks.
@@ -75,7 +74,7 @@ RankMemory Together(const RankMemory& a, const RankMemory& b) {
 
 }  // namespace
 
-SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
+PlanCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
                       const Plan& plan) {
   CHECK_EQ(NumRanks(plan), cluster.num_ranks());
   const auto stages = static_cast<int64_t>(plan.grid().pp());
@@ -88,8 +87,10 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
   }
   rings.push_back(rings.front());
 
-  SkipCosts costs;
-  costs.ranks.resize(NumRanks(plan));
+  PlanCosts costs;
+  costs.cost.chunks.resize(NumRanks(plan));
+  costs.memory.ranks.resize(NumRanks(plan));
+  std::vector<std::vector<int32_t>> buckets(NumRanks(plan));  // [rank][chunk]
   ClusterModel of_column = cluster;
   for (int64_t i = 0; i < columns; ++i) {
     PlanRings plan_rings;
@@ -113,24 +114,28 @@ SkipCosts SkipCostsOf(const ModelShape& model, const ClusterModel& cluster,
     for (int64_t stage = 0; stage <= stages; ++stage) {
       const int64_t holder = stage % stages;
       if (i >= RanksOfStage(plan, holder)) continue;
+      const int64_t rank = FirstRankOfStage(plan, holder) + i;
       const RankMemory& memory = found.memory.ranks[stage];
-      SkipRankCost& rank = costs.ranks[FirstRankOfStage(plan, holder) + i];
-      rank.chunks.push_back(InBuckets(
-          model, plan, found.cost.chunks[stage].front(), memory, rings[stage]));
-      rank.memory = stage == stages ? Together(rank.memory, memory) : memory;
+      ChunkCost& chunk = costs.cost.chunks[rank].emplace_back(
+          found.cost.chunks[stage].front());
+      buckets[rank].push_back(DivideIntoBuckets(
+          model, plan, memory.always.gradients, rings[stage], chunk));
+      RankMemory& held = costs.memory.ranks[rank];
+      held = stage == stages ? Together(held, memory) : memory;
     }
   }
   for (int64_t rank = 0; rank < NumRanks(plan); ++rank) {
-    SkipRankCost& cost = costs.ranks[rank];
+    MemoryBytes& always = costs.memory.ranks[rank].always;
     // Two buckets under way at most, where there is anybody to send them to.
     int64_t largest = 0;
-    for (const SkipChunkCost& chunk : cost.chunks) {
-      largest = std::max(largest, cost.memory.always.gradients / chunk.buckets);
+    for (const int32_t count : buckets[rank]) {
+      largest = std::max(largest, always.gradients / count);
+      costs.buckets.push_back(count);
     }
     const bool reduces = rings[StageOfRank(plan, rank)].members > 1;
-    cost.memory.always.communication = reduces ? 2 * largest : 0;
+    always.communication = reduces ? 2 * largest : 0;
   }
-  costs.clip_s = ClipSeconds(cluster);
+  costs.cost.clip_s = ClipSeconds(cluster);
   return costs;
 }
 

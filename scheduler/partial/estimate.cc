@@ -16,7 +16,7 @@ class StepEnd {
  public:
   StepEnd(const Plan& plan, const SkipInstance& instance,
           const SkipSchedule& schedule, const SkipTimes& times,
-          const SkipCosts& costs)
+          const PlanCosts& costs)
       : plan_(plan),
         instance_(instance),
         schedule_(schedule),
@@ -28,15 +28,18 @@ class StepEnd {
     for (int32_t stage = 0; stage < instance_.num_stages(); ++stage) {
       clipped = std::max(clipped, ReducedAt(stage));
     }
-    clipped += costs_.clip_s;
+    clipped += costs_.cost.clip_s;
     double step = clipped;
-    for (size_t rank = 0; rank < costs_.ranks.size(); ++rank) {
+    for (size_t rank = 0; rank < costs_.cost.chunks.size(); ++rank) {
       // A stage without visits takes no update.
       const int64_t stage = StageOfRank(plan_, static_cast<int64_t>(rank));
       if (!AnyVisited(static_cast<int32_t>(stage))) continue;
+      const std::vector<ChunkCost>& chunks = costs_.cost.chunks[rank];
       double end = clipped;
-      for (const SkipChunkCost& chunk : costs_.ranks[rank].chunks) {
-        end += chunk.buckets * chunk.cost.update_s;
+      for (size_t chunk = 0; chunk < chunks.size(); ++chunk) {
+        end +=
+            BucketsOf(static_cast<int32_t>(rank), static_cast<int32_t>(chunk)) *
+            chunks[chunk].update_s;
       }
       step = std::max(step, end);
     }
@@ -68,6 +71,12 @@ class StepEnd {
         .start_s[at.microbatch * instance_.tasks_per_microbatch() + at.task];
   }
 
+  // The ranks of the first stage, which come first, have two chunks.
+  int32_t BucketsOf(int32_t rank, int32_t chunk) const {
+    return costs_
+        .buckets[rank + std::min(rank, instance_.num_data_nodes()) + chunk];
+  }
+
   // When bucket b of the rank's chunk can be reduced.
   double ReadyAt(int32_t rank, int32_t chunk, int32_t bucket,
                  bool when_complete) const {
@@ -80,7 +89,7 @@ class StepEnd {
           return chunk == 1 ? task.task == instance_.path_length
                             : IsBackwardTask(instance_.path_length, task.task);
         });
-    const int32_t buckets = costs_.ranks[rank].chunks[chunk].buckets;
+    const int32_t buckets = BucketsOf(rank, chunk);
     const double start = StartOf(*last);
     return start + (bucket + 1.0) / buckets * (EndOf(*last) - start);
   }
@@ -89,17 +98,17 @@ class StepEnd {
   double ReducedAt(int32_t stage) const {
     const std::vector<int32_t>& group = instance_.groups[stage];
     const bool when_complete = AllVisited(stage);
-    const std::vector<SkipChunkCost>& chunks =
-        costs_.ranks[group.front()].chunks;
+    const std::vector<ChunkCost>& chunks = costs_.cost.chunks[group.front()];
     double end = 0;
     // The head's come first.
     for (auto chunk = static_cast<int32_t>(chunks.size()) - 1; chunk >= 0;
          --chunk) {
-      for (int32_t bucket = 0; bucket < chunks[chunk].buckets; ++bucket) {
+      const int32_t buckets = BucketsOf(group.front(), chunk);
+      for (int32_t bucket = 0; bucket < buckets; ++bucket) {
         for (const int32_t rank : group) {
           end = std::max(end, ReadyAt(rank, chunk, bucket, when_complete));
         }
-        end += chunks[chunk].cost.reduce_s;
+        end += chunks[chunk].reduce_s;
       }
     }
     return end;
@@ -109,19 +118,8 @@ class StepEnd {
   const SkipInstance& instance_;
   const SkipSchedule& schedule_;
   const SkipTimes& times_;
-  const SkipCosts& costs_;
+  const PlanCosts& costs_;
 };
-
-// One for each holding, as BuildSkipProgram wants them.
-std::vector<int32_t> BucketsOf(const SkipCosts& costs) {
-  std::vector<int32_t> buckets;
-  for (const SkipRankCost& rank : costs.ranks) {
-    for (const SkipChunkCost& chunk : rank.chunks) {
-      buckets.push_back(chunk.buckets);
-    }
-  }
-  return buckets;
-}
 
 }  // namespace
 
@@ -129,16 +127,16 @@ absl::StatusOr<SkipEstimate> EstimateSkipPlan(const ModelShape& model,
                                               const ClusterModel& cluster,
                                               const Plan& plan) {
   const SkipInstance instance = RoutedInstance(model, cluster, plan);
-  const SkipCosts costs = SkipCostsOf(model, cluster, plan);
+  const PlanCosts costs = SkipCostsOf(model, cluster, plan);
   ASSIGN_OR_RETURN(const SkipSchedule schedule, SkipScheduleOf(plan));
   ASSIGN_OR_RETURN(const SkipTimes times, TimeSkipSchedule(instance, schedule));
   SkipEstimate estimate;
   estimate.paths_s = times.makespan_s;
   estimate.step_s = StepEnd(plan, instance, schedule, times, costs).Seconds();
   ASSIGN_OR_RETURN(const SkipProgram compiled,
-                   BuildSkipProgram(instance, schedule, BucketsOf(costs)));
-  for (size_t rank = 0; rank < costs.ranks.size(); ++rank) {
-    const RankMemory& memory = costs.ranks[rank].memory;
+                   BuildSkipProgram(instance, schedule, costs.buckets));
+  for (size_t rank = 0; rank < costs.memory.ranks.size(); ++rank) {
+    const RankMemory& memory = costs.memory.ranks[rank];
     estimate.peak.push_back(
         PeakInListOrder(compiled.program, static_cast<int32_t>(rank), memory)
             .at_peak);

@@ -47,18 +47,17 @@ void NumberChannels(SkipInstance& instance) {
 SkipInstance RoutedInstance(const ModelShape& model,
                             const ClusterModel& cluster, const Plan& plan) {
   SkipInstance instance = SkipInstanceOf(plan);
-  const SkipCosts costs = SkipCostsOf(model, cluster, plan);
+  const PlanCosts costs = SkipCostsOf(model, cluster, plan);
   const int32_t nodes = instance.num_nodes();
   for (int32_t node = 0; node < nodes; ++node) {
-    const std::vector<SkipChunkCost>& chunks = costs.ranks[node].chunks;
-    instance.forward_s[node] = chunks[0].cost.forward_s;
-    instance.backward_s.push_back(chunks[0].cost.backward_s);
-    instance.loss_s.push_back(chunks.size() > 1 ? chunks[1].cost.forward_s +
-                                                      chunks[1].cost.backward_s
-                                                : 0);
+    const std::vector<ChunkCost>& chunks = costs.cost.chunks[node];
+    instance.forward_s[node] = chunks[0].forward_s;
+    instance.backward_s.push_back(chunks[0].backward_s);
+    instance.loss_s.push_back(
+        chunks.size() > 1 ? chunks[1].forward_s + chunks[1].backward_s : 0);
   }
-  const auto bytes = static_cast<double>(
-      costs.ranks.front().chunks.front().cost.message_bytes);
+  const auto bytes =
+      static_cast<double>(costs.cost.chunks.front().front().message_bytes);
   instance.links.assign(nodes, std::vector<SkipLink>(nodes));
   for (int32_t from = 0; from < nodes; ++from) {
     for (int32_t to = 0; to < nodes; ++to) {
