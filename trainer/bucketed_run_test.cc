@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "models/image/encode.h"
 #include "nlohmann/json.hpp"
 #include "runtime/comm/single.h"
+#include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
@@ -111,6 +113,24 @@ TEST_F(BucketedRunTest, StepsTellTheirSizeAndKeepToTheSharesOfTheData) {
   const std::string job =
       ReadFile(options_.out + "/job.textproto", kMaxBytes).value();
   EXPECT_LT(job.find("width: 8"), job.find("width: 12"));
+}
+
+// A step's pictures are of one size on all ranks, so none waits for another's,
+// whatever the sizes: here of 4 tokens and of 3.
+TEST_F(BucketedRunTest, ReplicasHaveAsManyTokens) {
+  options_.plan.emplace();
+  CHECK_OK(ParseTextProto("grid { dp: 2 }", "plan", &*options_.plan).status());
+  CHECK_OK(FillJobDefaults(options_.job));
+  RunThreadRanks(2, [&](CommunicatorFactory& factory, int) {
+    const absl::StatusOr<RunEnd> end = Train(options_, factory);
+    EXPECT_TRUE(end.ok()) << MessageOf(end.status());
+  });
+  std::set<std::string> sizes;
+  for (const nlohmann::json& line : Metrics()) {
+    sizes.insert(line["picture_size"].get<std::string>());
+    EXPECT_LE(line["token_imbalance"], 0.05);
+  }
+  EXPECT_EQ(sizes.size(), 2u);
 }
 
 TEST_F(BucketedRunTest, AStoppedRunGoesOnToTheSameBits) {

@@ -451,18 +451,29 @@ void RankModel::AgreeOnReports(const Probe& own) {
   loss_names_.assign(losses.begin(), losses.end());
 }
 
-double RankModel::CountedOf(const Batch& local_batch,
-                            const Objective& objective) {
-  if (objective.counted_field().empty()) return 0;
-  // Of the ranks that hold the same samples one counts, where losses are.
+bool RankModel::CountsSamples() const {
   const int64_t layers = setup_.family->Shape().layers;
   const bool has_losses = std::any_of(
       local_.parts().begin(), local_.parts().end(),
       [layers](const auto& part) { return part.request.has_head(layers); });
-  double counted = has_losses && grid().coordinate(Axis::kTensor) == 0 &&
-                           grid().coordinate(Axis::kContext) == 0
-                       ? objective.Counted(local_batch)
-                       : 0;
+  return has_losses && grid().coordinate(Axis::kTensor) == 0 &&
+         grid().coordinate(Axis::kContext) == 0;
+}
+
+double RankModel::TokensOf(const Batch& local_batch) const {
+  for (const char* field : {kVoxelCountField, kSequenceLengthField}) {
+    if (local_batch.Has(field)) return SumOf(local_batch, field);
+  }
+  const ModelFamily& family = setup_.buckets.empty()
+                                  ? *setup_.family
+                                  : *setup_.buckets[local_batch.bucket].family;
+  return static_cast<double>(local_batch.size() * family.Shape().tokens);
+}
+
+double RankModel::CountedOf(const Batch& local_batch,
+                            const Objective& objective) {
+  if (objective.counted_field().empty()) return 0;
+  double counted = CountsSamples() ? objective.Counted(local_batch) : 0;
   context().communicators().control().Sum(std::span(&counted, 1),
                                           "what losses are means over");
   return counted;
@@ -490,6 +501,7 @@ absl::StatusOr<GlobalStepResult> RankModel::Step(const Batch& local_batch,
   loss_scaler_.Update(std::isfinite(step.gradient_norm));
   GlobalStepResult result;
   result.bucket = local_batch.bucket;
+  if (CountsSamples()) result.tokens = TokensOf(local_batch);
   std::vector<double> sums;
   for (const std::string& name : loss_names_) {
     const auto own = step.losses.find(name);

@@ -52,6 +52,9 @@ struct GlobalStepResult {
   // What all ranks counted in all microbatches, by name (Tape::Report).
   std::map<std::string, std::vector<double>> counts;
   int32_t bucket = 0;  // of its samples
+  // Of this rank's samples, without padding where a field counts it; 0 but on
+  // the one of the ranks with the same samples that counts them.
+  double tokens = 0;
   double gradient_norm = 0;
   double loss_scale = 1;
   int64_t skipped_steps = 0;  // so far
@@ -222,6 +225,10 @@ class RankModel {
                        : shards->OwnedValue(bucket, i);
     }
   };
+
+  // Of the ranks that hold the same samples one does, where losses are.
+  bool CountsSamples() const;
+  double TokensOf(const Batch& local_batch) const;
 
   // What one forward shows.
   struct Probe {

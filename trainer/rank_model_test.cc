@@ -312,6 +312,37 @@ TEST(StepMetrics, ShowEveryCauseOnce) {
   EXPECT_EQ(metrics.skipped_samples, 5);
 }
 
+// A replica with more tokens than the others keeps them waiting: 30 tokens
+// where one has 20 on average. A replica's other ranks do not count again.
+TEST(StepMetrics, TellHowUnevenReplicasTokensAre) {
+  for (const int tp : {1, 2}) {
+    RunThreadRanks(2 * tp, [&](CommunicatorFactory& factory, int) {
+      const TrainingSetup setup = SmallSetup();
+      Plan plan;
+      plan.mutable_grid()->set_tp(tp);
+      plan.mutable_grid()->set_dp(2);
+      plan = Resolved(plan, setup, /*ranks=*/2 * tp);
+      CpuDevice device(int64_t{1} << 32);
+      const auto model = RankModel::Build(setup, plan, device, factory);
+      ASSERT_TRUE(model.ok()) << MessageOf(model.status());
+      auto result = (*model)->Step(GrayBatch(device, 4),
+                                   {.step = 1, .learning_rate = 1e-3});
+      ASSERT_TRUE(result.ok()) << MessageOf(result.status());
+      const ProcessGrid& grid = (*model)->grid();
+      const bool counts = grid.coordinate(Axis::kTensor) == 0;
+      const double tokens = 4.0 * setup.family->Shape().tokens;
+      EXPECT_EQ(result->tokens, counts ? tokens : 0);
+      StepMetricsCollector collector(**model);
+      EXPECT_EQ(collector.Collect(*result, 0, 1, 0).token_imbalance, 0);
+      if (counts) {
+        result->tokens = grid.coordinate(Axis::kData) == 0 ? 10 : 30;
+      }
+      EXPECT_DOUBLE_EQ(
+          collector.Collect(*result, 0, 1, 0).token_imbalance.value(), 0.5);
+    });
+  }
+}
+
 // Rank 1's gradients were promised to be smaller.
 TEST(MemoryDeviation, NamesTheWorstRankAndCategory) {
   RunThreadRanks(2, [&](CommunicatorFactory& factory, int rank) {

@@ -60,6 +60,9 @@ nlohmann::ordered_json ToJson(const StepMetrics& metrics) {
                                        metrics.picture_size->width);
     json["sample_tokens"] = metrics.sample_tokens;
   }
+  if (metrics.token_imbalance.has_value()) {
+    json["token_imbalance"] = *metrics.token_imbalance;
+  }
   for (const auto& [name, loss] : metrics.auxiliary_losses) json[name] = loss;
   if (metrics.deduplicated_bytes > 0) {
     json["deduplicated_bytes"] = metrics.deduplicated_bytes;
@@ -118,6 +121,9 @@ std::vector<std::pair<std::string, double>> ToScalars(
   if (metrics.picture_size.has_value()) {
     scalars.emplace_back("data/sample_tokens",
                          static_cast<double>(metrics.sample_tokens));
+  }
+  if (metrics.token_imbalance.has_value()) {
+    scalars.emplace_back("data/token_imbalance", *metrics.token_imbalance);
   }
   for (const auto& [name, loss] : metrics.auxiliary_losses) {
     scalars.emplace_back("train/" + name, loss);
@@ -242,8 +248,8 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   const double own_compute_s = times.forward + times.backward - tensor -
                                context_parallel - experts - times.sharding_wait;
   // After the causes come the computation, the skipped samples, the bytes that
-  // were not sent and the figures of offload.
-  constexpr int kOffload = kShares + 3;
+  // were not sent, the tokens and the figures of offload.
+  constexpr int kOffload = kShares + 4;
   std::array<double, kOffload + OffloadFigures::kNumbers> sums = {
       data_s,
       tensor,
@@ -255,17 +261,19 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
       times.optimizer,
       own_compute_s,
       static_cast<double>(skipped_samples),
-      SavedSince()};
+      SavedSince(),
+      result.tokens};
   if (offload_.has_value()) {
     const auto figures =
         offload_->Take(times, step_s, own_compute_s).ToNumbers();
     std::copy(figures.begin(), figures.end(), sums.begin() + kOffload);
   }
   const MemoryStatistics memory = context.device().Statistics();
-  std::array<double, kNumMemoryCategories + 1> maxima;
+  std::array<double, kNumMemoryCategories + 2> maxima;
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     maxima[i] = static_cast<double>(memory.peak_by_category[i]);
   }
+  maxima[kNumMemoryCategories] = result.tokens;
   maxima.back() = step_s;
   control.SumAndMax(sums, maxima, "metrics");
   std::optional<SimulatedStep> simulated;
@@ -325,6 +333,12 @@ StepMetrics StepMetricsCollector::Collect(const GlobalStepResult& result,
   metrics.own_compute_s = own_compute_s;
   metrics.skipped_samples = static_cast<int64_t>(sums[kShares + 1]);
   metrics.deduplicated_bytes = static_cast<int64_t>(sums[kShares + 2]);
+  const double tokens = sums[kShares + 3];
+  const int replicas = model_.grid().size(Axis::kData);
+  if (replicas > 1 && tokens > 0) {
+    metrics.token_imbalance =
+        maxima[kNumMemoryCategories] * replicas / tokens - 1;
+  }
   for (int i = 0; i < kNumMemoryCategories; ++i) {
     metrics.peak_bytes[i] = static_cast<int64_t>(maxima[i]);
   }

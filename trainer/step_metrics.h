@@ -66,6 +66,10 @@ struct StepMetrics {
   // of each of its samples.
   std::optional<PictureSize> picture_size;
   int64_t sample_tokens = 0;
+  // Where dp > 1: how many more tokens the replica with the most has in its
+  // samples than one has on average (0.05: 5 % more), without padding where a
+  // field counts it.
+  std::optional<double> token_imbalance;
   // Of the slowest rank, batch reading included.
   double step_s = 0;
   int64_t samples = 0;
@@ -110,8 +114,8 @@ struct StepMetrics {
 // nodes once "deduplicated_bytes", with fp16 "loss_scale" and "skipped_steps",
 // and once there are any "left_out_steps" and "roll_backs"; "left_out": true of
 // a step that was; after a look for them "stragglers"; where pictures come in
-// several sizes "picture_size" ("HxW") and "sample_tokens"; with offload
-// "offload" (offload_figures.h).
+// several sizes "picture_size" ("HxW") and "sample_tokens"; with several
+// replicas "token_imbalance"; with offload "offload" (offload_figures.h).
 nlohmann::ordered_json ToJson(const StepMetrics& metrics);
 
 // Tags and values for TensorBoard.
