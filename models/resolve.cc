@@ -29,6 +29,7 @@
 #include "models/swin/swin_names.h"
 #include "models/triposg/triposg_family.h"
 #include "models/triposg/triposg_names.h"
+#include "models/weights/transformers_config.h"
 #include "models/weights/weight_folder.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/check_range.h"
@@ -231,6 +232,10 @@ absl::StatusOr<DescribedModel> ModelOfFolder(const std::string& folder) {
   RETURN_IF_ERROR(CompareArguments(config.path, arguments,
                                    nlohmann::json::parse(table->config()),
                                    "of a model that is known here"));
+  if (table->library() == WeightLibrary::kTransformers &&
+      described.class_names.empty()) {
+    described.class_names = StandardClassNames(described.data.classes);
+  }
   return described;
 }
 

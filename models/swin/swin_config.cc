@@ -16,6 +16,7 @@ namespace {
 
 // Bounds that no real model passes; they keep products of sizes in 64 bits.
 constexpr int64_t kMaxStages = 16;
+constexpr int64_t kMaxClasses = 1 << 20;
 constexpr double kMaxMlpRatio = 64;
 // Of a window's side: whose scores one task holds.
 constexpr int64_t kMaxWindow = 64;
@@ -184,6 +185,8 @@ absl::StatusOr<SwinConfig> ResolveSwin(const Swin& swin, int64_t channels,
         "model.swin: found data whose samples have no classes, expected some "
         "to learn");
   }
+  RETURN_IF_ERROR(
+      CheckRange("model.swin: classes of the data", classes, 1, kMaxClasses));
   RETURN_IF_ERROR(
       CheckRange("model.swin.stages", config.num_stages(), 1, kMaxStages));
   RETURN_IF_ERROR(

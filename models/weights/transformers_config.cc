@@ -80,6 +80,14 @@ absl::StatusOr<TransformersConfig> ReadTransformersConfig(
   return read;
 }
 
+std::vector<std::string> StandardClassNames(int64_t classes) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < classes; ++i) {
+    names.push_back(fmt::format("LABEL_{}", i));
+  }
+  return names;
+}
+
 Json TransformersConfigOf(const NameTable& table,
                           const std::vector<std::string>& class_names,
                           DType dtype) {
@@ -96,11 +104,16 @@ Json TransformersConfigOf(const NameTable& table,
   const auto classes = count->get<size_t>();
   config.erase(kClassCount);
   CHECK(class_names.empty() || class_names.size() == classes);
+  const std::vector<std::string> standard =
+      StandardClassNames(static_cast<int64_t>(classes));
+  const auto& names = class_names.empty() ? standard : class_names;
+  const Json defaults = Json::parse(*table.DefaultsOf(table.class_name()));
+  if (names == standard && defaults.value(kClassCount, size_t{0}) == classes) {
+    return config;
+  }
   for (size_t i = 0; i < classes; ++i) {
-    const std::string name =
-        class_names.empty() ? fmt::format("LABEL_{}", i) : class_names[i];
-    config[kClassNames][std::to_string(i)] = name;
-    config[kClassNumbers][name] = i;
+    config[kClassNames][std::to_string(i)] = names[i];
+    config[kClassNumbers][names[i]] = i;
   }
   return config;
 }

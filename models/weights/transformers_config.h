@@ -5,6 +5,7 @@
 #ifndef TRIREME_MODELS_WEIGHTS_TRANSFORMERS_CONFIG_H_
 #define TRIREME_MODELS_WEIGHTS_TRANSFORMERS_CONFIG_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -27,8 +28,13 @@ struct TransformersConfig {
 absl::StatusOr<TransformersConfig> ReadTransformersConfig(
     const std::string& path, const nlohmann::json& config);
 
+// What the library calls classes that have no names: LABEL_0, LABEL_1, ...
+std::vector<std::string> StandardClassNames(int64_t classes);
+
 // The file's object, of a table of the library's and weights of `dtype`.
-// `class_names`: empty, or as many as num_labels.
+// `class_names`: empty, or as many as num_labels. As the library's, it leaves
+// them out where they are those that the library gives as many as the class has
+// by default.
 nlohmann::json TransformersConfigOf(const NameTable& table,
                                     const std::vector<std::string>& class_names,
                                     DType dtype);

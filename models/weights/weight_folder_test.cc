@@ -246,6 +246,24 @@ TEST_F(WeightFolderTest, TransformersFoldersAreReadAndCopied) {
   }
 }
 
+// The library leaves out the names that it would make itself.
+TEST_F(WeightFolderTest, ClassesWithoutNamesAreLeftOutAsTransformersDoes) {
+  const auto config_with = [&](const std::vector<std::string>& names) {
+    fs::remove_all(folder_);
+    const NameTable table =
+        Table(R"({"width": 4, "num_labels": 2})", WeightLibrary::kTransformers);
+    EXPECT_TRUE(WriteWeightFolder(folder_, table, std::make_shared<Counting>(),
+                                  {.class_names = names})
+                    .ok());
+    return ReadFolderConfig(folder_).value().text;
+  };
+  EXPECT_EQ(config_with({}).find("id2label"), std::string::npos);
+  EXPECT_EQ(config_with({"LABEL_0", "LABEL_1"}).find("2label"),
+            std::string::npos);
+  EXPECT_NE(config_with({"LABEL_1", "LABEL_0"}).find("id2label"),
+            std::string::npos);
+}
+
 TEST_F(WeightFolderTest, MistakesOfTransformersFoldersAreNamed) {
   const NameTable table = Table(kConfig, WeightLibrary::kTransformers);
   ASSERT_TRUE(
