@@ -17,6 +17,7 @@
 
 #include "fmt/format.h"
 #include "models/autoencoder/latent_cache.h"
+#include "models/data/bucketed_dataset.h"
 #include "models/data/buckets.h"
 #include "models/data/idx.h"
 #include "models/data/image_folder.h"
@@ -32,6 +33,7 @@
 #include "runtime/comm/mpi/mpi_world.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/check_range.h"
+#include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/device/compute_device.h"
 #include "runtime/device/kernel_libraries.h"
@@ -160,6 +162,12 @@ absl::StatusOr<std::vector<PictureSize>> SizesOf(
   return SizesOfArea(side, step, ratio);
 }
 
+// Pictures that are smaller than every size.
+bool Enlarges(const ParsedCommand& arguments) {
+  return !arguments.Has("shapes") &&
+         (arguments.Has("enlarge") || arguments.Has("resolution"));
+}
+
 absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
                                         Device& device) {
   const std::string& autoencoder = arguments.Get("latents");
@@ -187,9 +195,8 @@ absl::StatusOr<LatentEncoder> EncoderOf(const ParsedCommand& arguments,
     return ShapeLatentEncoder(autoencoder, tokens, device);
   }
   ASSIGN_OR_RETURN(std::vector<PictureSize> sizes, SizesOf(arguments));
-  return PictureLatentEncoder(
-      autoencoder, std::move(sizes),
-      arguments.Has("enlarge") || arguments.Has("resolution"), device);
+  return PictureLatentEncoder(autoencoder, std::move(sizes),
+                              Enlarges(arguments), device);
 }
 
 // By whose kernels a GPU computes an autoencoder's convolutions.
@@ -233,6 +240,16 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
                                           : !samples.ok()
                                               ? samples.status()
                                               : EncoderOf(arguments, **device);
+  SmallerSamples enlarged;
+  if (leader && encoder.ok() && Enlarges(arguments)) {
+    enlarged = FindSmaller(**samples, *SizesOf(arguments));
+  }
+  if (enlarged.count > 0) {
+    LOG(WARNING) << enlarged.count
+                 << " pictures are smaller than every size and are enlarged, "
+                    "the first: "
+                 << enlarged.first;
+  }
   // One host may be slower than another, or lack the files.
   AwaitAllPatiently(*everyone, "samples and autoencoder of other ranks");
   RETURN_IF_ERROR(
@@ -253,11 +270,13 @@ absl::Status WriteLatents(const ParsedCommand& arguments, MpiWorld& world) {
                summary->elsewhere, summary->shards);
     return absl::OkStatus();
   }
-  fmt::print("latents of {} {} in {} shards in {}; {} skipped as {}\n",
-             summary->samples, things, summary->shards, options.folder,
-             summary->skipped,
-             encoder->skips_smaller ? "unreadable or smaller than every size"
-                                    : "unreadable");
+  fmt::print(
+      "latents of {} {} in {} shards in {}; {} skipped as {}{}\n",
+      summary->samples, things, summary->shards, options.folder,
+      summary->skipped,
+      encoder->skips_smaller ? "unreadable or smaller than every size"
+                             : "unreadable",
+      enlarged.count > 0 ? fmt::format("; {} enlarged", enlarged.count) : "");
   return absl::OkStatus();
 }
 

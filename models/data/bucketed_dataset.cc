@@ -134,4 +134,24 @@ absl::StatusOr<std::unique_ptr<Dataset>> PutIntoBuckets(
                                            std::move(buckets));
 }
 
+SmallerSamples FindSmaller(const Dataset& samples,
+                           std::span<const PictureSize> sizes) {
+  SmallerSamples smaller;
+  // Nothing is kept of them beside the pictures.
+  const std::vector<absl::StatusOr<PictureSize>> found =
+      samples.Dataset::ReadSizes();
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (!found[i].ok() ||
+        BucketOf(sizes, *found[i], /*enlarge=*/false).has_value()) {
+      continue;
+    }
+    if (smaller.count++ == 0) {
+      smaller.first =
+          fmt::format("{} of {}x{}", NameOf(samples, static_cast<int64_t>(i)),
+                      found[i]->height, found[i]->width);
+    }
+  }
+  return smaller;
+}
+
 }  // namespace trireme

@@ -3,7 +3,10 @@
 #ifndef TRIREME_MODELS_DATA_BUCKETED_DATASET_H_
 #define TRIREME_MODELS_DATA_BUCKETED_DATASET_H_
 
+#include <cstdint>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,6 +25,16 @@ namespace trireme {
 absl::StatusOr<std::unique_ptr<Dataset>> PutIntoBuckets(
     std::unique_ptr<Dataset> whole, std::vector<PictureSize> sizes,
     SmallerPictures smaller);
+
+// How many samples are smaller than every one of `sizes`, and the first of
+// them: "NAME of HxW". Reads the header of every picture; what cannot be read
+// does not count.
+struct SmallerSamples {
+  int64_t count = 0;
+  std::string first;
+};
+SmallerSamples FindSmaller(const Dataset& samples,
+                           std::span<const PictureSize> sizes);
 
 }  // namespace trireme
 

@@ -98,6 +98,25 @@ TEST_F(BucketedDatasetTest, EachPictureHasTheBucketOfItsShape) {
   EXPECT_EQ((*dataset)->ReadSize(8).value(), (PictureSize{30, 10}));
 }
 
+// Whoever enlarges them says how many they are.
+TEST_F(BucketedDatasetTest, PicturesThatCoverNoSizeAreFound) {
+  WriteThirteen();
+  const auto whole = OpenImageFolder(folder_);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(FindSmaller(**whole, kSizes).count, 0);
+  // Those that stand are 10 pixels wide, those that lie 5 high.
+  const SmallerSamples found =
+      FindSmaller(**whole, std::vector<PictureSize>{{11, 11}, {31, 4}});
+  EXPECT_EQ(found.count, 13);
+  EXPECT_NE(found.first.find("101.png of 10x9"), std::string::npos)
+      << found.first;
+  ASSERT_TRUE(WriteFileAtomically(folder_ / "200.png", "damaged").ok());
+  EXPECT_EQ(
+      FindSmaller(**OpenImageFolder(folder_), std::vector<PictureSize>{{6, 6}})
+          .count,
+      2);
+}
+
 TEST_F(BucketedDatasetTest, BatchesAreOfOneSizeAndTakeAllPicturesAlikeOften) {
   WriteThirteen();
   const auto dataset = Open();

@@ -28,8 +28,9 @@ encode=("$trireme" data --latents sd pictures --resolution 8
   --samples_per_shard 4)
 
 echo "== encoding, and going on with what is there"
-"${encode[@]}" latents > data.txt
-expect_in data.txt "latents of 9 pictures in 3 shards in latents; 1 skipped"
+"${encode[@]}" latents > data.txt 2> warnings.txt
+expect_in data.txt "latents of 9 pictures in 3 shards in latents; 1 skipped as unreadable; 2 enlarged"
+expect_in warnings.txt "2 pictures are smaller than every size and are enlarged, the first: bright/0.png of 4x4"
 sha256sum latents/*.tar > before.txt
 rm latents/shard-000001.tar
 "${encode[@]}" latents > data.txt
