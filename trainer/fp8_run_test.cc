@@ -24,6 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr int64_t kMaxBytes = 1 << 22;
@@ -142,6 +143,21 @@ TEST_F(Fp8RunTest, GoesOnToTheSameBitsWithScalesOfEarlierSteps) {
   job_.set_steps(17);
   EXPECT_THAT(MessageOf(Run("resumed", /*resume=*/true)),
               HasSubstr("fp8.delayed.history"));
+}
+
+// Whoever leaves out one layer more keeps what is left out by default.
+TEST_F(Fp8RunTest, WhatTheJobLeavesOutComesBesideTheDefaults) {
+  job_.mutable_fp8()->add_except("blocks.0.*");
+  job_.mutable_fp8()->add_except("*.gates");
+  CHECK_OK(FillJobDefaults(job_));
+  EXPECT_THAT(job_.fp8().layers(), ElementsAre("blocks.*"));
+  EXPECT_THAT(job_.fp8().except(),
+              ElementsAre("blocks.0.*", "*.gates", "*.modulation",
+                          "*embedding*", "*.biases.*", "*.tap"));
+  // Layers that are named are those.
+  job_.mutable_fp8()->clear_except();
+  CHECK_OK(FillJobDefaults(job_));
+  EXPECT_THAT(job_.fp8().except(), ElementsAre());
 }
 
 TEST_F(Fp8RunTest, JobsThatCannotBeAreRefused) {

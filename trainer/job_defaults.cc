@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "fmt/format.h"
+#include "google/protobuf/repeated_field.h"
 #include "models/resolve.h"
 #include "parallel/float8_layers.h"
 #include "runtime/core/check_range.h"
@@ -139,6 +140,14 @@ absl::Status FillLossScaling(LossScaling& scaling) {
                     1'000'000);
 }
 
+// `layers` have their default: beside what the job leaves out.
+void LeaveOut(const char* pattern,
+              google::protobuf::RepeatedPtrField<std::string>& except) {
+  if (std::find(except.begin(), except.end(), pattern) == except.end()) {
+    *except.Add() = pattern;
+  }
+}
+
 absl::Status FillTrain(TrainConfig& train, const Init& init) {
   const bool all = train.parameters() == TrainConfig::PARAMETERS_UNSPECIFIED ||
                    train.parameters() == TrainConfig::ALL;
@@ -176,7 +185,7 @@ absl::Status FillTrain(TrainConfig& train, const Init& init) {
           "train.layers: found none, expected the layers that train");
     }
     train.add_layers("blocks.*");
-    if (train.except().empty()) train.add_except(kLeftOutByDefault);
+    LeaveOut(kLeftOutByDefault, *train.mutable_except());
   }
   if (train.frozen() == TrainConfig::FROZEN_UNSPECIFIED) {
     train.set_frozen(TrainConfig::FULL);
@@ -205,9 +214,8 @@ absl::Status FillFloat8(Float8Config& fp8, Job::Precision precision) {
   }
   if (!fp8.layers().empty()) return absl::OkStatus();
   fp8.add_layers("blocks.*");
-  if (!fp8.except().empty()) return absl::OkStatus();
   for (const char* const pattern : kNotInFloat8ByDefault) {
-    fp8.add_except(pattern);
+    LeaveOut(pattern, *fp8.mutable_except());
   }
   return absl::OkStatus();
 }
