@@ -409,17 +409,20 @@ absl::StatusOr<int64_t> WriteKohyaAdapters(const std::string& path,
   }
   ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::Create(
                                           path, entries, {{"format", "pt"}}));
+  NonFiniteTensors non_finite;
   for (const SafetensorsEntry& entry : writer->entries()) {
     const std::string key = entry.name.substr(0, entry.name.find('.'));
     const FusedFactors fused = Fuse(adapters, originals, by_key.at(key));
     const std::vector<double> alpha = {fused.alpha};
-    RETURN_IF_ERROR(
-        AppendNumbers(*writer, entry,
-                      entry.name.ends_with(kDown)        ? fused.down.values
-                      : entry.name.ends_with(kUp)        ? fused.up.values
-                      : entry.name.ends_with(kScaleName) ? fused.magnitudes
-                                                         : alpha));
+    const std::vector<double>& values =
+        entry.name.ends_with(kDown)        ? fused.down.values
+        : entry.name.ends_with(kUp)        ? fused.up.values
+        : entry.name.ends_with(kScaleName) ? fused.magnitudes
+                                           : alpha;
+    non_finite.Look(entry, values);
+    RETURN_IF_ERROR(AppendNumbers(*writer, entry, values));
   }
+  non_finite.Warn(path);
   RETURN_IF_ERROR(writer->Commit().status());
   return static_cast<int64_t>(entries.size());
 }

@@ -138,9 +138,12 @@ absl::StatusOr<int64_t> WritePeftAdapters(const std::string& path,
           path, std::move(entries),
           {{"format", "pt"},
            {kMetadata, json.dump(/*indent=*/2, ' ', /*ensure_ascii=*/true)}}));
+  NonFiniteTensors non_finite;
   for (const SafetensorsEntry& entry : writer->entries()) {
-    RETURN_IF_ERROR(AppendTensor(*writer, entry, *adapters.tensors));
+    RETURN_IF_ERROR(
+        AppendTensor(*writer, entry, *adapters.tensors, non_finite));
   }
+  non_finite.Warn(path);
   RETURN_IF_ERROR(writer->Commit().status());
   return static_cast<int64_t>(adapters.shapes.size());
 }

@@ -1,6 +1,7 @@
 #include "models/weights/tensor_source.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -50,6 +51,20 @@ absl::Status AppendAs(SafetensorsWriter& writer, const std::string& name,
   }
   return writer.Append(name, elements.data(),
                        static_cast<int64_t>(elements.size() * sizeof(T)));
+}
+
+bool IsFiniteAs(DType dtype, double value) {
+  const auto narrow = static_cast<float>(value);
+  switch (dtype) {
+    case DType::kFloat16:
+      return std::isfinite(static_cast<float>(Float16(narrow)));
+    case DType::kBFloat16:
+      return std::isfinite(static_cast<float>(BFloat16(narrow)));
+    case DType::kFloat64:
+      return std::isfinite(value);
+    default:
+      return std::isfinite(narrow);
+  }
 }
 
 class CheckpointTensors final : public TensorSource {
@@ -144,13 +159,33 @@ absl::Status AppendNumbers(SafetensorsWriter& writer,
   }
 }
 
+void NonFiniteTensors::Look(const SafetensorsEntry& entry,
+                            std::span<const double> values) {
+  if (entry.name == last_) return;
+  for (const double value : values) {
+    if (IsFiniteAs(entry.dtype, value)) continue;
+    if (count_++ == 0) first_ = entry.name;
+    last_ = entry.name;
+    return;
+  }
+}
+
+void NonFiniteTensors::Warn(const std::string& path) const {
+  if (count_ == 0) return;
+  LOG(WARNING) << path << ": " << count_
+               << " tensors have elements that are NaN or infinite, the first: "
+               << first_;
+}
+
 absl::Status AppendTensor(SafetensorsWriter& writer,
                           const SafetensorsEntry& entry,
-                          const TensorSource& source) {
+                          const TensorSource& source,
+                          NonFiniteTensors& non_finite) {
   const int64_t size = entry.shape.num_elements();
   for (int64_t begin = 0; begin < size; begin += kPieceElements) {
     std::vector<double> values(std::min(kPieceElements, size - begin));
     source.Read(entry.name, begin, values);
+    non_finite.Look(entry, values);
     RETURN_IF_ERROR(AppendNumbers(writer, entry, values));
   }
   return absl::OkStatus();

@@ -48,10 +48,26 @@ void ReadElements(DType dtype, std::span<const std::byte> bytes, int64_t begin,
 absl::Status AppendNumbers(SafetensorsWriter& writer,
                            const SafetensorsEntry& entry,
                            std::span<const double> values);
+// Which of the tensors that are written have elements that are, rounded to
+// their type, NaN or infinite: they are kept, but not unsaid.
+class NonFiniteTensors {
+ public:
+  // The next elements of the entry's tensor.
+  void Look(const SafetensorsEntry& entry, std::span<const double> values);
+  // Warns of them, if there are any: how many, and the first. `path`: where
+  // they were written.
+  void Warn(const std::string& path) const;
+
+ private:
+  int64_t count_ = 0;
+  std::string first_, last_;
+};
+
 // The whole of the entry's tensor, a piece at a time; the source has it.
 absl::Status AppendTensor(SafetensorsWriter& writer,
                           const SafetensorsEntry& entry,
-                          const TensorSource& source);
+                          const TensorSource& source,
+                          NonFiniteTensors& non_finite);
 
 }  // namespace trireme
 

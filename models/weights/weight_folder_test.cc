@@ -2,6 +2,7 @@
 // here must be what others, and this program, read.
 
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -88,6 +89,49 @@ void ExpectCounting(const TensorSource& source) {
       }
     }
   }
+}
+
+// A damaged model computes NaN: whoever converts it hears of it, not the one
+// who samples. So does who writes F16 of what F16 does not have.
+TEST_F(WeightFolderTest, WhatIsNoNumberIsSaid) {
+  class Damaged final : public TensorSource {
+   public:
+    explicit Damaged(double value) : value_(value) {}
+    absl::Status Check(const std::string&, const Shape&) const override {
+      return absl::OkStatus();
+    }
+    void Read(const std::string& name, int64_t begin,
+              std::span<double> values) const override {
+      Counting().Read(name, begin, values);
+      if (name != "patches.weight") values[values.size() / 2] = value_;
+    }
+
+   private:
+    double value_;
+  };
+  const auto said = [&](double value, DType dtype) {
+    fs::remove_all(folder_);
+    testing::internal::CaptureStderr();
+    EXPECT_TRUE(WriteWeightFolder(folder_, Table(),
+                                  std::make_shared<Damaged>(value),
+                                  {.dtype = dtype})
+                    .ok());
+    return testing::internal::GetCapturedStderr();
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+    EXPECT_NE(said(nan, dtype)
+                  .find(folder_ + ": 4 tensors have elements that "
+                                  "are NaN or infinite, the first: "
+                                  "attn.to_"),
+              std::string::npos);
+    EXPECT_EQ(said(7, dtype), "");
+  }
+  EXPECT_EQ(said(70000, DType::kFloat32), "");
+  EXPECT_EQ(said(70000, DType::kBFloat16), "");
+  EXPECT_NE(said(70000, DType::kFloat16).find("the first: attn.to_"),
+            std::string::npos);
 }
 
 TEST_F(WeightFolderTest, WhatIsWrittenIsRead) {

@@ -87,12 +87,13 @@ std::vector<Shard> ShardsOf(const NameTable& table,
 }
 
 absl::Status WriteShard(const std::string& path, const Shard& shard,
-                        const TensorSource& tensors) {
+                        const TensorSource& tensors,
+                        NonFiniteTensors& non_finite) {
   ASSIGN_OR_RETURN(
       const auto writer,
       SafetensorsWriter::Create(path, shard.entries, {{"format", "pt"}}));
   for (const SafetensorsEntry& entry : writer->entries()) {
-    RETURN_IF_ERROR(AppendTensor(*writer, entry, tensors));
+    RETURN_IF_ERROR(AppendTensor(*writer, entry, tensors, non_finite));
   }
   return writer->Commit().status();
 }
@@ -168,9 +169,12 @@ absl::Status WriteWeightFolder(const std::string& folder,
   const auto tensors =
       TensorsOf(table, std::move(parameters), options.constants, folder);
   const std::vector<Shard> shards = ShardsOf(table, options);
+  NonFiniteTensors non_finite;
   for (const Shard& shard : shards) {
-    RETURN_IF_ERROR(WriteShard(of_model + shard.file, shard, *tensors));
+    RETURN_IF_ERROR(
+        WriteShard(of_model + shard.file, shard, *tensors, non_finite));
   }
+  non_finite.Warn(folder);
   if (shards.size() > 1 || shards.front().file != WholeWeights(library)) {
     RETURN_IF_ERROR(
         WriteIndex(of_model + WeightsIndex(library), shards, library));

@@ -62,9 +62,11 @@ absl::Status WriteRun(const std::string& folder, const Job& job,
       const auto writer,
       SafetensorsWriter::Create(checkpoint->PathOf(kWeightsFile),
                                 std::move(entries), {{"format", "pt"}}));
+  NonFiniteTensors non_finite;
   for (const SafetensorsEntry& entry : writer->entries()) {
-    RETURN_IF_ERROR(AppendTensor(*writer, entry, source));
+    RETURN_IF_ERROR(AppendTensor(*writer, entry, source, non_finite));
   }
+  non_finite.Warn(folder);
   ASSIGN_OR_RETURN(CheckpointFile written, writer->Commit());
   checkpoint->Add(kWeightsFile, std::move(written));
   return checkpoint->Commit(metadata, /*consumed_samples=*/0);
