@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "models/weights/model_class.h"
 #include "models/weights/transformers_config.h"
 #include "models/weights/translated_tensors.h"
@@ -81,6 +82,13 @@ absl::Status CheckConstants(const FolderTensors& files,
 bool IsWeightFolder(const std::string& folder) {
   return Exists(folder + "/" + kPipelineFile) ||
          Exists(folder + "/" + kConfigFile);
+}
+
+std::string WeightsWithin(const std::string& folder) {
+  const std::string of_model = folder + "/" + kTransformerFolder;
+  return Exists(of_model + "/" + kConfigFile)
+             ? fmt::format("; {} is one", of_model)
+             : "";
 }
 
 absl::StatusOr<FolderConfig> ReadFolderConfig(const std::string& folder) {

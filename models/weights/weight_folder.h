@@ -37,6 +37,9 @@ namespace trireme {
 // Whether `folder` looks like one of these: it has a model_index.json or a
 // config.json.
 bool IsWeightFolder(const std::string& folder);
+// Of a folder that is none, for errors: "; FOLDER/transformer is one" where a
+// pipeline without its model_index.json has its model, else nothing.
+std::string WeightsWithin(const std::string& folder);
 
 // What the model's config.json says.
 struct FolderConfig {

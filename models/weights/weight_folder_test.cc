@@ -145,6 +145,16 @@ TEST_F(WeightFolderTest, WhatIsWrittenIsRead) {
   }
 }
 
+// People copy the large files of a pipeline, and not the small one.
+TEST_F(WeightFolderTest, APipelineWithoutItsIndexIsToldOfItsModel) {
+  Write();
+  fs::remove(folder_ + "/model_index.json");
+  EXPECT_FALSE(IsWeightFolder(folder_));
+  EXPECT_EQ(WeightsWithin(folder_), "; " + folder_ + "/transformer is one");
+  EXPECT_TRUE(OpenWeightFolder(folder_ + "/transformer", Table()).ok());
+  EXPECT_EQ(WeightsWithin(folder_ + "/transformer"), "");
+}
+
 TEST_F(WeightFolderTest, PartsOfARankAreItsOwn) {
   Write();
   auto source = OpenWeightFolder(folder_, Table());

@@ -62,8 +62,8 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
   if (!IsWeightFolder(path)) {
     return NotFound(
         "{}: found neither a checkpoint ({}) nor a folder of weights "
-        "(model_index.json or config.json)",
-        path, kManifestFile);
+        "(model_index.json or config.json){}",
+        path, kManifestFile, WeightsWithin(path));
   }
   if (ema) {
     return InvalidArgument(

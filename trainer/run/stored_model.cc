@@ -58,8 +58,8 @@ absl::StatusOr<StoredModel> FindStoredModel(const std::string& path) {
     if (!Exists(run.job())) {
       return NotFound(
           "{}: found neither a run (job.textproto), a run's checkpoint ({}) "
-          "nor a folder of weights (model_index.json or config.json)",
-          path, kManifestFile);
+          "nor a folder of weights (model_index.json or config.json){}",
+          path, kManifestFile, WeightsWithin(path));
     }
     ASSIGN_OR_RETURN(stored.described, ModelOfRun(run, &stored.data));
     if (!is_checkpoint) {
