@@ -33,7 +33,6 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
     Candidate candidate = ranked.candidate;
     change(candidate);
     Plan plan = ranked.plan;
-    plan.clear_predicted();
     SetRefinements(candidate, plan);
     if (!ValidatePlan(plan, ContextOf(model_, cluster_, global_batch_)).ok()) {
       return absl::OkStatus();
@@ -43,8 +42,6 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
     if (ranked.estimate.step_s >= before) return absl::OkStatus();
     ranked.candidate = candidate;
     ranked.candidate.step_s = ranked.estimate.step_s;
-    *ranked.plan.mutable_predicted() =
-        PredictionOf(ranked.plan, ranked.estimate);
     return absl::OkStatus();
   };
   const auto attempt_field = [&](int32_t Candidate::*field, int32_t value) {

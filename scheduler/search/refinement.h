@@ -25,7 +25,7 @@ struct RankedPlan {
   Candidate candidate;
   // Of it, in PlanReport::candidates.
   size_t index = 0;
-  Plan plan;  // resolved, with its prediction
+  Plan plan;  // resolved; in a report with its prediction
   Estimate estimate;
 };
 

@@ -330,8 +330,6 @@ class Search {
       candidate.step_s = ranked.estimate.step_s;
       ranked.candidate = candidate;
       ranked.index = index;
-      *ranked.plan.mutable_predicted() =
-          PredictionOf(ranked.plan, ranked.estimate);
       report_.best.push_back(std::move(ranked));
     }
     Rank();
@@ -344,10 +342,14 @@ class Search {
     return absl::OkStatus();
   }
 
+  // Their plans say what they are predicted to take.
   void KeepBest() {
     const auto best = static_cast<size_t>(input_.options.best);
-    if (report_.best.size() <= best) return;
-    report_.best.erase(report_.best.begin() + best, report_.best.end());
+    report_.best.resize(std::min(best, report_.best.size()));
+    for (RankedPlan& ranked : report_.best) {
+      *ranked.plan.mutable_predicted() =
+          PredictionOf(ranked.plan, ranked.estimate);
+    }
   }
 
   // On small clusters: takes what is faster still.
@@ -374,8 +376,6 @@ class Search {
     candidate.step_s = found.estimate.step_s;
     RankedPlan ranked = {candidate, found.candidate, *std::move(found.plan),
                          std::move(found.estimate)};
-    *ranked.plan.mutable_predicted() =
-        PredictionOf(ranked.plan, ranked.estimate);
     RETURN_IF_ERROR(refinement_.Improve(ranked));
     candidate.step_s = ranked.estimate.step_s;
     std::erase_if(report_.best, [&](const RankedPlan& before) {
