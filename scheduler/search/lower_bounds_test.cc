@@ -28,7 +28,7 @@ TEST(LowerBounds, AreBelowTheSimulation) {
       // What is hidden depends on the pieces, not on where they run.
       if (!hides_collectives && devices.size() != 2) continue;
       PlannerInput input = UnlikeCluster(devices, 7);
-      input.global_batch = 24;
+      input.global_batch = 12;
       input.options.space.max_microbatch_size = 2;
       input.options.space.max_microbatch_size_without_stages = 2;
       input.model.hides_collectives = hides_collectives;
@@ -52,7 +52,7 @@ TEST(LowerBounds, AreBelowTheSimulation) {
         int visited = 0;
         NodeAssignments(*cluster, candidate.tp)
             .ForEach([&](const std::vector<int32_t>& nodes) {
-              if (visited++ % 97 != 0) return;
+              if (visited++ % 193 != 0) return;
               const auto plan = PlanOfCandidate(
                   input.model, *cluster, input.global_batch, candidate,
                   PhysicalRanks(*cluster, candidate.tp, nodes));

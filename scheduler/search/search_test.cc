@@ -84,8 +84,10 @@ TEST(Search, IsWithinOnePercentOfExhaustiveSearch) {
 }
 
 TEST(Search, EveryCandidateHasOneVerdictAndOneIsChosen) {
-  PlannerInput input = Input({.nodes = 3, .devices_per_node = 4}, 36);
+  PlannerInput input = Input({.nodes = 3, .devices_per_node = 4}, 12);
   input.model.heads = 6;
+  input.options.space.max_microbatch_size = 2;
+  input.options.max_placing_work /= 20;
   const PlanReport report = Planned(input);
   int chosen = 0;
   std::vector<bool> seen(16, false);
@@ -105,13 +107,15 @@ TEST(Search, EveryCandidateHasOneVerdictAndOneIsChosen) {
 
 // The plan is what the runtime will read: complete, valid, with predictions.
 TEST(Search, ThePlanIsValidAndPredictsEveryRank) {
-  const PlannerInput input = Input({.nodes = 2}, 64);
+  PlannerInput input = Input({.nodes = 2}, 32);
+  input.options.space.max_microbatch_size = 2;
+  input.options.max_placing_work /= 20;
   const PlanReport report = Planned(input);
   double last = 0;
   for (const RankedPlan& ranked : report.best) {
     const absl::Status valid = ValidatePlan(
         ranked.plan,
-        {.world_size = 16, .global_batch = 64, .num_blocks = 12, .heads = 16});
+        {.world_size = 16, .global_batch = 32, .num_blocks = 12, .heads = 16});
     EXPECT_TRUE(valid.ok()) << valid;
     EXPECT_EQ(ranked.plan.predicted().peak_bytes_size(), 16);
     EXPECT_GE(ranked.plan.predicted().step_s(), last);
