@@ -17,15 +17,21 @@ void PlacedSteps::CostReplicas(const std::vector<int32_t>& physical) {
   const auto dp = static_cast<int32_t>(plan_.grid().dp());
   const auto inner =
       static_cast<int32_t>(plan_.grid().tp() * plan_.grid().cp());
+  const auto ep = std::max(1, static_cast<int32_t>(plan_.grid().ep()));
   // Reductions are the same for all replicas.
   const bool all = rings_ == nullptr || !(*rings_ == *coster.rings());
   rings_ = coster.rings();
   std::vector<bool> moved(dp, all);
   for (size_t rank = 0; rank < physical.size() && !all; ++rank) {
-    if (cluster_.node_of_rank[physical[rank]] !=
+    if (cluster_.node_of_rank[physical[rank]] ==
         cluster_.node_of_rank[physical_[rank]]) {
-      moved[static_cast<int32_t>(rank) / inner % dp] = true;
+      continue;
     }
+    // Its expert group may have ranks of other replicas.
+    const int32_t of_stage = static_cast<int32_t>(rank) % (inner * dp);
+    const int32_t first = of_stage / ep * ep;
+    std::fill(moved.begin() + first / inner,
+              moved.begin() + (first + ep - 1) / inner + 1, true);
   }
   costs_.resize(dp);
   for (int32_t replica = 0; replica < dp; ++replica) {

@@ -66,6 +66,49 @@ void ExpectWhatEstimatesGive(const Candidate& candidate) {
   } while (std::next_permutation(physical.begin(), physical.end()));
 }
 
+// A replica whose ranks stay is as fast as its expert group, of which others
+// come and go.
+TEST(PlacedSteps, ReplicasFollowTheRanksOfTheirExpertGroups) {
+  ModelShape model = Model();
+  model.experts = 2;
+  model.expert_hidden = 4096;
+  model.pieces = [of_transformer = model.pieces](
+                     const ModelShape& shape, const BlockSplit& split,
+                     Plan::Recompute recompute, bool deferred) {
+    ModelPieces pieces = of_transformer(shape, split, recompute, deferred);
+    pieces.blocks.front().collectives.push_back(
+        {.group = PieceCollective::Group::kExperts,
+         .kind = PieceCollective::Kind::kAllToAll,
+         .bytes = 1 << 24,
+         .forward = 2,
+         .backward = 2});
+    return pieces;
+  };
+  const absl::StatusOr<Cluster> described =
+      DescribeCluster({.nodes = 3, .devices_per_node = 2});
+  ASSERT_TRUE(described.ok()) << described.status();
+  const absl::StatusOr<ClusterModel> cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  absl::StatusOr<Plan> plan =
+      PlanOfCandidate(model, *cluster, 6, {.dp = 6, .ep = 2});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  PlacedSteps steps(model, *cluster, *plan);
+  // Two groups over two nodes each, then none; reductions go alike.
+  std::vector<double> seconds;
+  for (const std::vector<int32_t>& physical : std::vector<std::vector<int32_t>>{
+           {0, 2, 4, 5, 3, 1}, {0, 1, 4, 5, 3, 2}}) {
+    PlaceAt(physical, *plan);
+    const absl::StatusOr<Estimate> estimate =
+        EstimatePlan(model, *cluster, *plan);
+    ASSERT_TRUE(estimate.ok()) << estimate.status();
+    const absl::StatusOr<double> step_s = steps.StepOf(physical);
+    ASSERT_TRUE(step_s.ok()) << step_s.status();
+    EXPECT_DOUBLE_EQ(*step_s, estimate->step_s);
+    seconds.push_back(*step_s);
+  }
+  EXPECT_LT(seconds[1], seconds[0]);
+}
+
 TEST(PlacedSteps, AreWhatEstimatesGive) {
   ExpectWhatEstimatesGive({.dp = 2, .pp = 2});
 }
