@@ -243,10 +243,10 @@ absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,
     for (size_t i = 0; i < costs.cost.chunks[pp].size(); ++i) {
       ChunkCost& chunk = costs.cost.chunks[pp][i];
       ChunkParts& parts = costs.parts[pp][i];
-      const double share =
-          1 - parts.dp_s / (chunk.forward_s + chunk.backward_s);
-      chunk.forward_s *= share;
-      chunk.backward_s *= share;
+      // However it is divided between the passes.
+      const double forward_s = std::max(0.0, chunk.forward_s - parts.dp_s);
+      chunk.backward_s += chunk.forward_s - forward_s - parts.dp_s;
+      chunk.forward_s = forward_s;
       parts.dp_s = 0;
     }
   }
