@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -26,6 +27,12 @@ using Moves = ExpertExchange::Moves;
 constexpr double kLoadStep = 1.5;
 // A way is taken for another load too while it is not slower by more.
 constexpr double kNoise = 0.02;
+// The fastest of many ways by few measurements is one that was lucky. Chosen is
+// from the fastest so many, if they take at most so many times as long as the
+// first, by measurements of their own.
+constexpr size_t kFinalists = 6;
+constexpr double kNear = 1.4;
+constexpr int kFinalRepetitions = 2;  // times those of the others
 
 std::vector<double> LoadsUpTo(double most) {
   std::vector<double> loads;
@@ -127,8 +134,40 @@ class Layer {
         1, setup.family->Shape().tokens * plan.microbatch_size() / sharers);
   }
 
-  // The slowest rank's. Collective.
-  double SecondsOf(const Way& way, double load, int repetitions) {
+  // The slowest rank's median of each of the ways, which are measured in turns:
+  // of what they take of their turn's median, times the turns' median, so that
+  // turns in which the machine is slower for all change no order. Collective.
+  std::vector<double> SecondsOf(const std::vector<Way>& ways, double load,
+                                int repetitions) {
+    std::vector<std::vector<double>> of_turn(ways.size());
+    std::vector<double> turns;
+    for (int turn = -1; turn < repetitions; ++turn) {
+      std::vector<double> taken(ways.size());
+      for (size_t i = 0; i < ways.size(); ++i) {
+        // No way is always the first.
+        const size_t way = (i + turn + 1) % ways.size();
+        taken[way] = SecondsOnce(ways[way], load);
+      }
+      if (turn < 0) continue;
+      turns.push_back(Median(taken));
+      for (size_t i = 0; i < ways.size(); ++i) {
+        of_turn[i].push_back(taken[i] / turns.back());
+      }
+    }
+    const double typical = Median(std::move(turns));
+    std::vector<double> medians;
+    for (std::vector<double>& of_way : of_turn) {
+      medians.push_back(typical * Median(std::move(of_way)));
+    }
+    return medians;
+  }
+
+  int64_t tokens() const { return tokens_; }
+  const MoeConfig& config() const { return config_; }
+  int64_t width() const { return width_; }
+
+ private:
+  double SecondsOnce(const Way& way, double load) {
     ParallelContext parallel(
         device_, grid_, communicators_,
         {.experts = {.moves = way.moves,
@@ -138,25 +177,16 @@ class Layer {
                      .chunks = way.chunks,
                      .row_copies = way.row_copies,
                      .sums_by_rank = true}});
-    std::vector<double> seconds;
-    for (int i = -1; i < repetitions; ++i) {
-      communicators_.world().Barrier("tuned layer");
-      const auto start = std::chrono::steady_clock::now();
-      Run(parallel, load);
-      double taken = std::chrono::duration<double>(
-                         std::chrono::steady_clock::now() - start)
-                         .count();
-      communicators_.control().Max(std::span(&taken, 1), "tuned layer");
-      if (i >= 0) seconds.push_back(taken);
-    }
-    return Median(std::move(seconds));
+    communicators_.world().Barrier("tuned layer");
+    const auto start = std::chrono::steady_clock::now();
+    Run(parallel, load);
+    double taken =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+            .count();
+    communicators_.control().Max(std::span(&taken, 1), "tuned layer");
+    return taken;
   }
 
-  int64_t tokens() const { return tokens_; }
-  const MoeConfig& config() const { return config_; }
-  int64_t width() const { return width_; }
-
- private:
   void Run(ParallelContext& parallel, double load) {
     Tape tape(device_);
     ForwardContext context{tape, parallel};
@@ -186,6 +216,76 @@ class Layer {
   const MoeLayer layer_;
   int64_t tokens_ = 0;
 };
+
+// Ways by their seconds, fastest first: as many as may be the fastest, and one
+// more that must be among them if it is near.
+std::vector<size_t> FinalistsOf(const std::vector<double>& seconds,
+                                size_t last) {
+  std::vector<size_t> order(seconds.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return seconds[a] < seconds[b]; });
+  std::vector<size_t> finalists;
+  for (const size_t way : order) {
+    if (seconds[way] > kNear * seconds[order.front()]) break;
+    if (finalists.size() < kFinalists || way == last) finalists.push_back(way);
+  }
+  return finalists;
+}
+
+struct MeasuredWays {
+  std::vector<double> seconds;
+  size_t best = 0;
+};
+
+// `last`: what is chosen for the load before, or no way.
+MeasuredWays MeasureWays(Layer& layer, const std::vector<Way>& ways,
+                         double load, int repetitions, size_t last) {
+  MeasuredWays measured;
+  measured.seconds = layer.SecondsOf(ways, load, repetitions);
+  const std::vector<size_t> finalists = FinalistsOf(measured.seconds, last);
+  std::vector<Way> again;
+  for (const size_t way : finalists) again.push_back(ways[way]);
+  const std::vector<double> seconds =
+      layer.SecondsOf(again, load, kFinalRepetitions * repetitions);
+  // What the machine was slower or faster the second time, others would have
+  // been as well.
+  std::vector<double> changes;
+  for (size_t i = 0; i < finalists.size(); ++i) {
+    changes.push_back(measured.seconds[finalists[i]] / seconds[i]);
+  }
+  const double change = Median(std::move(changes));
+  for (size_t i = 0; i < finalists.size(); ++i) {
+    measured.seconds[finalists[i]] = change * seconds[i];
+  }
+  measured.best = *std::min_element(
+      finalists.begin(), finalists.end(), [&](size_t a, size_t b) {
+        return measured.seconds[a] < measured.seconds[b];
+      });
+  if (std::find(finalists.begin(), finalists.end(), last) != finalists.end() &&
+      measured.seconds[last] <=
+          (1 + kNoise) * measured.seconds[measured.best]) {
+    measured.best = last;
+  }
+  return measured;
+}
+
+// Of all loads, each counted alike.
+std::string CompareWithOneWay(const std::vector<Way>& ways,
+                              const std::vector<MeasuredWays>& loads) {
+  double chosen = 0;
+  std::vector<double> of_ways(ways.size(), 0);
+  for (const MeasuredWays& load : loads) {
+    chosen += load.seconds[load.best];
+    for (size_t i = 0; i < ways.size(); ++i) of_ways[i] += load.seconds[i];
+  }
+  const size_t best =
+      std::min_element(of_ways.begin(), of_ways.end()) - of_ways.begin();
+  return fmt::format(
+      "for all loads alike {} is best, and takes {:.3f} times as long as these "
+      "choices\n",
+      ways[best].name, of_ways[best] / chosen);
+}
 
 }  // namespace
 
@@ -226,20 +326,16 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
   }
   tuned.report += "\n";
   size_t last = ways.size();
+  std::vector<MeasuredWays> loads;
   for (const double load : LoadsUpTo(MostLoad(layer.config(), ep))) {
-    std::vector<double> seconds;
-    tuned.report += fmt::format("{:>8.2f}", load);
-    for (const Way& way : ways) {
-      seconds.push_back(layer.SecondsOf(way, load, options.repetitions));
-      tuned.report +=
-          fmt::format("{:>{}.3f} ms", 1e3 * seconds.back(), way.column() - 3);
-    }
+    loads.push_back(MeasureWays(layer, ways, load, options.repetitions, last));
     RETURN_IF_ERROR(device.status());
-    size_t best =
-        std::min_element(seconds.begin(), seconds.end()) - seconds.begin();
-    if (last < ways.size() && seconds[last] <= (1 + kNoise) * seconds[best]) {
-      best = last;
+    tuned.report += fmt::format("{:>8.2f}", load);
+    for (size_t i = 0; i < ways.size(); ++i) {
+      tuned.report += fmt::format("{:>{}.3f} ms", 1e3 * loads.back().seconds[i],
+                                  ways[i].column() - 3);
     }
+    const size_t best = loads.back().best;
     tuned.report += fmt::format("  {}\n", ways[best].name);
     if (best == last) {
       Plan::Experts::Choice& choice =
@@ -258,6 +354,7 @@ absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
     }
     last = best;
   }
+  tuned.report += CompareWithOneWay(ways, loads);
   return tuned;
 }
 

@@ -19,7 +19,8 @@
 namespace trireme {
 
 struct TuneOptions {
-  // Each time is the median of so many, after one that is not counted.
+  // Each time is the median of so many, after one that is not counted; those
+  // that are chosen from are measured once more, twice as often.
   int repetitions = 5;
   // Where this rank computes.
   RankPlace place;
@@ -28,14 +29,16 @@ struct TuneOptions {
 struct TunedExperts {
   // With move ADAPTIVE, its choices and what they were measured on.
   Plan::Experts experts;
-  // For people: the seconds of each way at each load.
+  // For people: the seconds of each way at each load, and how much longer than
+  // the choices the best way takes that is the same at all loads.
   std::string report;
 };
 
 // One layer's experts, forward and backward, with a microbatch's routes: a
-// part of them goes to the experts of one rank, the others are spread. `plan`
-// is resolved, with ep > 1. All ranks have the slowest one's times, and the
-// same result. Collective over the factory's world. Errors: a model without
+// part of them goes to the experts of one rank, the others are spread. All ways
+// are measured in turns, so that what else a machine does falls on all alike.
+// `plan` is resolved, with ep > 1. All ranks have the slowest one's times, and
+// the same result. Collective over the factory's world. Errors: a model without
 // experts, ep 1.
 absl::StatusOr<TunedExperts> TuneExperts(const TrainingSetup& setup,
                                          const Plan& plan, Device& device,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fmt/format.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
@@ -81,6 +82,10 @@ TEST(TuneExpertsTest, FindsChoicesForEveryLoad) {
             std::string::npos)
       << tuned.report;
   EXPECT_NE(tuned.report.find("rows by nodes"), std::string::npos);
+  // What it gains to choose by load.
+  EXPECT_THAT(tuned.report,
+              testing::ContainsRegex("for all loads alike (weights|rows).* is "
+                                     "best, and takes [0-9.]+ times as long"));
 }
 
 // A table of another cluster would be slow, and nothing would say so.

@@ -8,6 +8,7 @@ PRINTED = """784 tokens of width 256 on a rank, 1 of 2 experts of 512 channels, 
     load         weights            rows  rows to 1 by nodes in 2
     1.00       10.000 ms        8.000 ms                 9.000 ms  rows
     2.00       10.000 ms       20.000 ms                11.000 ms  weights
+for all loads alike weights is best, and takes 1.111 times as long as these choices
 tuned.textproto
 """
 
