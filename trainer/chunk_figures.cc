@@ -76,6 +76,15 @@ class DryChunk {
         *setup.objective);
   }
 
+  // What its layers refuse.
+  absl::Status Accepts() {
+    AllResident store;
+    Chunk& chunk = *model_.part().chunk;
+    ChunkPass pass(model_.context(), chunk, store, /*microbatch=*/0);
+    pass.Forward(EmptyBoundary(device_, chunk.Boundary(0)));
+    return model_.status();
+  }
+
   ChunkFigures Run(bool deferred) {
     const int64_t before = Now();
     device_.ResetPeak();
@@ -216,6 +225,14 @@ ChunkFigures OnChord(ChunkFigures small, const ChunkFigures& large,
 }
 
 }  // namespace
+
+absl::Status CheckModel(const TrainingSetup& setup) {
+  return DryChunk(setup, /*mode=*/{}, /*expert_load=*/1,
+                  {.blocks = {.first = 0, .end = setup.family->Shape().layers},
+                   .embedding = true,
+                   .head = true})
+      .Accepts();
+}
 
 const ChunkFigures& ChunkRuns::Run(const ChunkMode& mode, int64_t first,
                                    int64_t end, bool embedding, bool head) {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "models/family.h"
 #include "runtime/device/stream.h"
 #include "scheduler/pieces/model_pieces.h"
@@ -35,6 +36,10 @@ struct ChunkMode {
   // Whether weight gradients are put off.
   bool deferred = false;
 };
+
+// Whether the whole model accepts its inputs, which its layers say when they
+// run: of a setup that it does not, nothing can be recorded.
+absl::Status CheckModel(const TrainingSetup& setup);
 
 // Runs each chunk once and keeps what it found. Chunks of the same kinds of
 // blocks are the same. All figures are affine in the microbatch's size, but for

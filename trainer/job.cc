@@ -12,6 +12,7 @@
 #include "models/sampling/diffusion_sampler.h"
 #include "runtime/core/status.h"
 #include "scheduler/pieces/model_shape.h"
+#include "trainer/chunk_figures.h"
 #include "trainer/data_config.h"
 #include "trainer/encoder_drops_of.h"
 #include "trainer/model_parameters.h"
@@ -301,6 +302,11 @@ absl::StatusOr<TrainingSetup> ResolveJob(Job& job, const DataSummary& data) {
         .weights =
             std::filesystem::absolute(job.init().weights(), error).string(),
         .ema = job.init().ema()};
+  }
+  const MoeConfig* experts = setup.family->experts();
+  if (experts != nullptr && experts->chooses_by_sample()) {
+    // A capacity may be less than a token, of as many as reach the experts.
+    RETURN_IF_ERROR(CheckModel(setup));
   }
   return setup;
 }

@@ -173,6 +173,20 @@ TEST_F(TrainTest, ACopyInMemoryOfTheLastStepIsSaved) {
   EXPECT_TRUE(fs::is_empty(root_ + "/memory"));
 }
 
+// Said of the job, before anything is planned of a model that cannot run.
+TEST_F(TrainTest, ACapacityOfLessThanATokenIsRefused) {
+  MixtureOfExperts& moe =
+      *options_.job.mutable_model()->mutable_dit()->mutable_moe();
+  moe.set_experts(4);
+  moe.set_capacity_factor(1e-3);
+  Job job = options_.job;
+  ASSERT_TRUE(FillJobDefaults(job).ok());
+  EXPECT_THAT(MessageOf(ResolveJob(job, {4, 1}).status()),
+              AllOf(HasSubstr("'blocks.0.moe.router' with "
+                              "moe.capacity_factor 0.001: found "),
+                    HasSubstr("expected 1 at least")));
+}
+
 // Samples that come or go change which come next.
 TEST_F(TrainTest, OtherSamplesAreRefusedOnResume) {
   ASSERT_TRUE(Run().ok());
