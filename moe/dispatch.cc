@@ -79,6 +79,16 @@ int64_t MostReceived(const Tensor& experts, const DispatchSizes& sizes,
                   static_cast<int64_t>(std::ceil(exchange.max_load * even)));
 }
 
+// Whether experts' weights may come to rows at some load.
+bool MayGather(const ExpertExchange& exchange) {
+  return exchange.moves == Moves::kAdaptive &&
+         (exchange.choices.empty() || !exchange.gathered_slices().empty() ||
+          std::any_of(exchange.choices.begin(), exchange.choices.end(),
+                      [](const ExpertExchange::Choice& choice) {
+                        return choice.moves == Moves::kWeights;
+                      }));
+}
+
 // How many of the tokens go to any of so many experts, where routing is even.
 int64_t TokensOfNode(const Tensor& experts, int64_t num_experts, int64_t own) {
   double none = 1;
@@ -323,9 +333,7 @@ Dispatch::Dispatch(ForwardContext& context, const std::string& name,
     const std::vector<int64_t> table =
         GatherCounts(device, group, routes->sorted.counts, imagined, name);
     if (sizes.slices > 1) routes->rows->ranks_in_order = sizes.experts;
-    if (exchange.moves == Moves::kAdaptive) {
-      routes->rows->may_gather = group.size();
-    }
+    if (MayGather(exchange)) routes->rows->may_gather = group.size();
     const ExpertExchange::Choice choice =
         ChooseExchange(exchange, table, group.size(), sizes, device.dry());
     routes->by_nodes = choice.by_nodes;

@@ -322,6 +322,23 @@ TEST(MemoryOfExpertsTest, NoRoutingPassesThePredictionOfDividedExperts) {
   }
 }
 
+// Choices that move rows at every load need no room for weights that come.
+TEST(MemoryOfExpertsTest, ChoicesOfRowsAloneTakeWhatRowsTake) {
+  const auto predicted = [](const char* plan) {
+    GridCase grid{.dp = 4, .ep = 4, .layers = 2, .moe = kExperts};
+    grid.plan = PlanFromText(plan);
+    return Measured(grid)[0].predicted.peak_bytes;
+  };
+  const int64_t rows = predicted("experts { }");
+  EXPECT_EQ(predicted("experts { move: ADAPTIVE "
+                      "choices { max_load: 4 move: ROWS } }"),
+            rows);
+  EXPECT_GT(predicted("experts { move: ADAPTIVE "
+                      "choices { max_load: 2 move: ROWS } "
+                      "choices { max_load: 4 move: WEIGHTS } }"),
+            rows);
+}
+
 // The memory column of docs/parallelism.md, measured: how many microbatches'
 // activations a rank holds at its peak.
 TEST(MemoryOfSchedulesTest, RanksHoldAsManyMicrobatchesAsTheFormulasSay) {
