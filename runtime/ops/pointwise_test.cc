@@ -71,6 +71,29 @@ TEST_P(PointwiseTest, ActivationsAndTheirSlopes) {
   EXPECT_EQ(Doubles(ActivationBackward(Activation::kNone, x, slope)), slopes);
 }
 
+// Relatively right also where it is next to nothing, and nothing beyond.
+TEST(Pointwise, ExactGeluKeepsItsDigitsFarBelowZero) {
+  CpuDevice device(kPlenty);
+  std::vector<float> xs;
+  for (float x = -12; x <= 12; x += 0.03125f) xs.push_back(x);
+  const auto count = static_cast<int64_t>(xs.size());
+  const std::vector<double> got = Doubles(ActivationForward(
+      Activation::kGelu, Tensor::FromValues<float>(device, {count}, xs)));
+  for (int64_t i = 0; i < count; ++i) {
+    const double x = xs[i];
+    const double expected = x * std::erfc(-x / std::numbers::sqrt2) / 2;
+    EXPECT_NEAR(got[i], expected, 1e-6 * std::abs(expected)) << x;
+  }
+  const Tensor ends = Tensor::FromValues<float>(
+      device, {3}, std::vector<float>{-1e30f, -20, 1e30f});
+  const Tensor ones =
+      Tensor::FromValues<float>(device, {3}, std::vector<float>{1, 1, 1});
+  EXPECT_EQ(Doubles(ActivationForward(Activation::kGelu, ends)),
+            (std::vector<double>{0, 0, 1e30f}));
+  EXPECT_EQ(Doubles(ActivationBackward(Activation::kGelu, ends, ones)),
+            (std::vector<double>{0, 0, 1}));
+}
+
 TEST_P(PointwiseTest, SwiGlu) {
   const int64_t n = width();
   const Tensor x = operands_({2, 3, 2 * n});
