@@ -117,20 +117,6 @@ void CountRoutesKernel(DType dtype, int64_t samples, int64_t routes,
   });
 }
 
-void ScaleRowsKernel(DType dtype, int64_t rows, int64_t width,
-                     const void* factors, const void* x, void* y) {
-  DispatchFloating(dtype, [&]<typename T>(T) {
-    using C = ComputeType<T>;
-    ParallelRows(rows, width, [&](int64_t row) {
-      const C factor = static_cast<const C*>(factors)[row];
-      for (int64_t i = row * width; i < (row + 1) * width; ++i) {
-        static_cast<T*>(y)[i] =
-            static_cast<T>(factor * Wide(static_cast<const T*>(x)[i]));
-      }
-    });
-  });
-}
-
 void RowDotsKernel(DType dtype, int64_t rows, int64_t width, const void* a,
                    const void* b, void* dots) {
   DispatchFloating(dtype, [&]<typename T>(T) {

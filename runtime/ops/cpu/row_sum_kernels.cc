@@ -69,6 +69,21 @@ void SumRows(DType dtype, int64_t tokens, int64_t k, int64_t width,
   });
 }
 
+void ScaleRows(DType dtype, int64_t rows, int64_t width, const void* factors,
+               const void* x, void* y) {
+  DispatchFloating(dtype, [&]<typename T>(T) {
+    ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
+      const auto factor = static_cast<const ComputeType<T>*>(factors)[row];
+      MapOperands(
+          width,
+          [&](auto d, auto v)
+              HWY_ATTR { return hn::Mul(hn::Set(d, factor), v); },
+          static_cast<T*>(y) + row * width,
+          static_cast<const T*>(x) + row * width);
+    });
+  });
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace trireme
 HWY_AFTER_NAMESPACE();
@@ -77,10 +92,16 @@ HWY_AFTER_NAMESPACE();
 namespace trireme {
 
 HWY_EXPORT(SumRows);
+HWY_EXPORT(ScaleRows);
 
 void SumRowsKernel(DType dtype, int64_t tokens, int64_t k, int64_t width,
                    const int32_t* places, const void* rows, void* y) {
   HWY_DYNAMIC_DISPATCH(SumRows)(dtype, tokens, k, width, places, rows, y);
+}
+
+void ScaleRowsKernel(DType dtype, int64_t rows, int64_t width,
+                     const void* factors, const void* x, void* y) {
+  HWY_DYNAMIC_DISPATCH(ScaleRows)(dtype, rows, width, factors, x, y);
 }
 
 }  // namespace trireme
