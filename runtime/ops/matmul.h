@@ -1,6 +1,6 @@
-// Matrix products. On the CPU through oneDNN (bf16 and fp32; bf16 operands
-// with fp32 accumulation use AMX or AVX-512 BF16 where the processor has them;
-// where it has neither, they are computed in fp32) and OpenBLAS (fp64).
+// Matrix products. On the CPU through oneDNN (bf16 and fp32), own kernels where
+// the processor has AMX or AVX-512 BF16 (bf16 with fp32 accumulation; where it
+// has neither, bf16 is computed in fp32) and OpenBLAS (fp64).
 //
 // FLOPs: 2·m·n·k. The same shapes and number of threads give the same bits.
 // With AVX-512 so does any number of threads, unless the result has so few
