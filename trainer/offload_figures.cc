@@ -93,16 +93,18 @@ Finding OfCopiesOut(const Figures& figures, const Plan& plan) {
                         100 * share)};
 }
 
-Finding OfUpdates(const Figures& figures) {
+Finding OfUpdates(const Figures& figures, const Plan& plan) {
   return {
       "updates",
       fmt::format("updates on the host are waited for {:.0f} % of the step, at "
                   "{:.3g} GB/s of its memory: they hide behind the forward of "
                   "a larger microbatch, and a larger global_batch has fewer "
-                  "of them; more threads make them faster, if that is below "
-                  "what the memory does",
+                  "of them; a larger offload.device_blocks than {} leaves "
+                  "fewer to it, where the device has room; more threads make "
+                  "them faster, if that is below what the memory does",
                   100 * Ratio(figures.waited_updates_s, figures.step_s),
-                  Gigabytes(figures.update_bytes, figures.update_s))};
+                  Gigabytes(figures.update_bytes, figures.update_s),
+                  plan.offload().device_blocks())};
 }
 
 Finding OfDrive(const Figures& figures, const Plan& plan) {
@@ -134,7 +136,7 @@ Finding FindingOf(const Figures& figures, const Plan& plan) {
   }
   if (most == figures.waited_in_s) return OfCopiesIn(figures, plan);
   if (most == figures.waited_out_s) return OfCopiesOut(figures, plan);
-  if (most == figures.waited_updates_s) return OfUpdates(figures);
+  if (most == figures.waited_updates_s) return OfUpdates(figures, plan);
   return OfDrive(figures, plan);
 }
 

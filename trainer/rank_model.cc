@@ -46,6 +46,9 @@ std::string WaysToFitDevice(const Plan& plan) {
   } else if (plan.has_offload() && !plan.offload().activations()) {
     ways.emplace_back("offload.activations");
   }
+  if (plan.offload().device_blocks() > 0) {
+    ways.emplace_back("a smaller offload.device_blocks");
+  }
   if (plan.offload().resident_units() > 1) {
     ways.emplace_back("a smaller offload.resident_units");
   } else if (!plan.has_offload() && !plan.has_skip() &&

@@ -28,6 +28,7 @@ RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
     : nvme_(plan.offload().nvme()),
       num_blocks_(num_blocks),
       resident_units_(static_cast<int>(plan.offload().resident_units())),
+      device_blocks_(static_cast<int>(plan.offload().device_blocks())),
       trained_at_home_(trained.LeaveTheDevice()),
       keeps_gradient_shards_(ShardingOf(plan).level >=
                              DataSharding::Level::kGradients),
@@ -56,22 +57,29 @@ absl::Status RankOffload::status() const {
   return drive_ ? drive_->drive_status() : absl::OkStatus();
 }
 
-UnitHome RankOffload::HomeOf(const LocalModel::Part& part) {
-  return {.device = &home_,
-          .begin = part.request.has_embedding() ? 1 : 0,
+RankOffload::BlockUnits RankOffload::BlocksOf(
+    const LocalModel::Part& part) const {
+  return {.begin = part.request.has_embedding() ? 1 : 0,
           .end = part.chunk->num_units() -
-                 (part.request.has_head(num_blocks_) ? 1 : 0),
+                 (part.request.has_head(num_blocks_) ? 1 : 0)};
+}
+
+UnitHome RankOffload::HomeOf(const LocalModel::Part& part) {
+  const BlockUnits blocks = BlocksOf(part);
+  return {.device = &home_,
+          .begin = blocks.begin + device_blocks_,
+          .end = blocks.end,
           .trained = trained_at_home_};
 }
 
 std::vector<ProgramUnit> RankOffload::ProgramUnits(
     const LocalModel::Part& part, const ParameterBuckets& buckets) {
-  const UnitHome home = HomeOf(part);
+  const auto [begin, end] = BlocksOf(part);
   std::vector<ProgramUnit> units;
-  for (int block = home.begin; block < home.end; ++block) {
+  for (int block = begin; block < end; ++block) {
     ProgramUnit& unit = units.emplace_back();
-    unit.begin = block == home.begin ? 0 : block;
-    unit.end = block + 1 == home.end ? part.chunk->num_units() : block + 1;
+    unit.begin = block == begin ? 0 : block;
+    unit.end = block + 1 == end ? part.chunk->num_units() : block + 1;
     for (int b = 0; b < buckets.size(); ++b) {
       const int of_bucket = buckets[b].parameters[0]->unit;
       if (of_bucket >= unit.begin && of_bucket < unit.end) {

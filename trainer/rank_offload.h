@@ -41,7 +41,8 @@ class RankOffload {
   // NvmeDevice.
   absl::Status OpenDrive(int64_t bytes, int rank);
 
-  // The blocks of a part: embedding and head stay on the device.
+  // The blocks of a part, but for those that the plan keeps on the device,
+  // where embedding and head stay, too.
   UnitHome HomeOf(const LocalModel::Part& part);
   std::vector<ProgramUnit> ProgramUnits(const LocalModel::Part& part,
                                         const ParameterBuckets& buckets);
@@ -87,6 +88,12 @@ class RankOffload {
   absl::Status status() const;
 
  private:
+  // The units of a part that are blocks.
+  struct BlockUnits {
+    int begin = 0;
+    int end = 0;
+  };
+  BlockUnits BlocksOf(const LocalModel::Part& part) const;
   // Of the home, what a GPU copies by itself.
   std::vector<Tensor> PinnedTensors(
       const std::vector<const OffloadedUnits*>& units) const;
@@ -96,6 +103,7 @@ class RankOffload {
   const Plan::Offload::Nvme nvme_;
   const int64_t num_blocks_;
   const int resident_units_;
+  const int device_blocks_;
   const bool trained_at_home_;
   const bool keeps_gradient_shards_;
   CpuDevice home_;

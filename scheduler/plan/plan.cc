@@ -114,6 +114,10 @@ std::string Summary(const Plan& plan) {
   if (plan.has_offload()) {
     text += fmt::format(", offloaded but for {} blocks a rank",
                         plan.offload().resident_units());
+    if (plan.offload().device_blocks() > 0) {
+      text += fmt::format(" and the first {} of a stage",
+                          plan.offload().device_blocks());
+    }
     if (plan.offload().activations()) text += " with their inputs";
     if (plan.offload().has_nvme()) text += ", optimizer states on a drive";
     if (plan.offload().nvme().host_units() > 0) {

@@ -270,6 +270,12 @@ TEST(Plan, OffloadNeedsWholeBackwards) {
             "plan.offload.activations: found true with recompute SELECTIVE, "
             "expected recompute FULL, with which blocks keep their inputs "
             "only");
+  EXPECT_TRUE(
+      ResolvePlan(Parse("grid { pp: 2 } offload { device_blocks: 2 }"), two)
+          .ok());
+  EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { device_blocks: 3 }", two),
+            "plan.offload.device_blocks: found 3, expected 0 to 2: of each "
+            "stage one block or more leave");
   EXPECT_EQ(ErrorOf("grid { pp: 2 } offload { nvme { folder: 'x' } }", two),
             "plan.offload.nvme.folder: found 'x', expected the absolute path "
             "of a folder on the drive");

@@ -218,6 +218,16 @@ absl::Status ValidateOffload(const Plan& plan) {
         "offload.resident_units", resident,
         fmt::format("1 to {}, the most blocks of a pipeline rank", most));
   }
+  int64_t fewest = plan.stages(0).blocks();
+  for (const Plan::Stage& stage : plan.stages()) {
+    fewest = std::min<int64_t>(fewest, stage.blocks());
+  }
+  if (plan.offload().device_blocks() >= fewest) {
+    return PlanFieldError(
+        "offload.device_blocks", plan.offload().device_blocks(),
+        fmt::format("0 to {}: of each stage one block or more leave",
+                    fewest - 1));
+  }
   if (plan.offload().activations() && plan.recompute() != Plan::FULL) {
     return PlanFieldError(
         "offload.activations",

@@ -203,6 +203,26 @@ std::vector<GridCase> Cases() {
        .dtype = DType::kBFloat16,
        .trained = Adapters(WeightFormat::kNormalFloat4)},
       "microbatches: 2 sharding: PARAMETERS", {2});
+  // The first blocks stay, with their optimizer.
+  add({.dtype = DType::kBFloat16, .clip_norm = 1e-3},
+      "microbatches: 2 offload { device_blocks: 1 }", {1, 2});
+  add(fp32, "microbatches: 4 schedule: UNIT_MAJOR offload { device_blocks: 3 }",
+      {2});
+  add({.pp = 2, .dtype = DType::kBFloat16, .layers = 8},
+      "schedule: INTERLEAVED recompute: FULL "
+      "offload { device_blocks: 1 activations: true }",
+      {2});
+  for (const char* sharding : {"OPTIMIZER", "GRADIENTS", "PARAMETERS"}) {
+    const std::string plan = fmt::format(
+        "microbatches: 2 sharding: {} offload {{ device_blocks: 2 }}",
+        sharding);
+    add({.dp = 2, .dtype = DType::kFloat32}, plan.c_str(), {1});
+  }
+  add({.tp = 2, .pp = 2, .ep = 2, .dtype = DType::kFloat32, .moe = experts},
+      "recompute: FULL offload { device_blocks: 1 }", {1});
+  add({.dtype = DType::kBFloat16,
+       .trained = Adapters(WeightFormat::kNormalFloat4)},
+      "microbatches: 2 offload { device_blocks: 1 }", {2});
   // One block has gradients at home, the others none.
   add({.dtype = DType::kBFloat16,
        .trained = {.kind = TrainedParameters::Kind::kLayers,
@@ -478,6 +498,31 @@ TEST(OffloadCopiesTest, UnitMajorBlocksCrossTwiceAStep) {
             (2 * (kBlocks - kPlaces) * kMicrobatches + kPlaces +
              (kMicrobatches - 1) * kBlocks) *
                 value_bytes);
+}
+
+// With room for a part of the optimizer, blocks that stay take as much of the
+// device as of the host before, and neither they nor their gradients are
+// copied.
+TEST(OffloadCopiesTest, BlocksThatStayTakeTheDeviceInPlaceOfTheHost) {
+  constexpr int64_t kBlocks = 12, kStay = 3;
+  const auto run_of = [](uint32_t device_blocks) {
+    GridCase grid = Offloaded(Wide(), /*resident_units=*/2);
+    grid.plan.mutable_offload()->set_device_blocks(device_blocks);
+    const auto run = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
+    CHECK_OK(run.status());
+    EXPECT_EQ(run->device.peak_bytes, run->predicted.peak_bytes);
+    return *run;
+  };
+  const auto all_leave = run_of(0);
+  const auto some_stay = run_of(kStay);
+  const int64_t block = all_leave.host.peak_bytes / kBlocks;
+  EXPECT_EQ(some_stay.host.peak_bytes, (kBlocks - kStay) * block);
+  EXPECT_NEAR(static_cast<double>(some_stay.device.peak_bytes -
+                                  all_leave.device.peak_bytes),
+              static_cast<double>(kStay * block), 0.02 * kStay * block);
+  EXPECT_EQ(some_stay.copied.to_home * kBlocks,
+            all_leave.copied.to_home * (kBlocks - kStay));
+  EXPECT_LT(some_stay.copied.to_device, all_leave.copied.to_device);
 }
 
 // Two steps of the job on each of its ranks, which hold what was predicted.

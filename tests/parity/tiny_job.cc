@@ -227,6 +227,8 @@ std::vector<std::string> GridCase::Features() const {
   }
   add(plan.has_offload(),
       fmt::format("offload{}", plan.offload().resident_units()));
+  add(plan.offload().device_blocks() > 0,
+      fmt::format("first{}", plan.offload().device_blocks()));
   add(plan.offload().activations(), "inputs");
   add(plan.offload().has_nvme(),
       plan.offload().nvme().io() == Plan::Offload::Nvme::THREADS

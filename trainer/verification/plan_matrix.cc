@@ -234,6 +234,10 @@ class Builder {
       p.set_recompute(Plan::FULL);
     });
     AddChanged(plan, [](Plan& p) {
+      p.mutable_offload()->set_resident_units(1);
+      p.mutable_offload()->set_device_blocks(1);
+    });
+    AddChanged(plan, [](Plan& p) {
       p.mutable_offload()->set_activations(true);
       p.set_recompute(Plan::FULL);
     });

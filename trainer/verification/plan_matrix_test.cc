@@ -175,6 +175,8 @@ TEST(PlanMatrixTest, HasEveryMode) {
        [](const Plan& p) { return p.sequence_parallel(); }},
       {"offload with blocks' inputs",
        [](const Plan& p) { return p.offload().activations(); }},
+      {"offload but for blocks that stay",
+       [](const Plan& p) { return p.offload().device_blocks() > 0; }},
       {"offload under tp and pp",
        [](const Plan& p) {
          return p.has_offload() && p.grid().tp() > 1 && p.grid().pp() > 1;
