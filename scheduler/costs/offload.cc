@@ -19,6 +19,10 @@
 // Where gradients are not sharded all of them leave until a step's last
 // microbatch, of which the sum is.
 //
+// The first device_blocks of each stage stay: they take of the device what they
+// do without offload, their updates included, which a step's forwards have
+// between them, and neither copies nor memory of the host.
+//
 // Optimizer states that lie on a drive are read and written once a step, beside
 // the updates and at the same time: the slower of the three counts. They take
 // the host's memory of the buffers that they pass through. So do blocks that
@@ -55,11 +59,18 @@ int64_t PlanCoster::OwnLeavingParameters(int32_t kind,
              : all;
 }
 
+int64_t PlanCoster::StayingBlocks(int64_t before, int64_t count) const {
+  return std::clamp<int64_t>(plan_.offload().device_blocks() - before, 0,
+                             count);
+}
+
 int64_t PlanCoster::StayingParameters(int32_t stage) const {
-  int64_t parameters = StageParameters(stage);
+  int64_t parameters = StageParameters(stage), before = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
     if (!plan_.has_offload()) break;
-    parameters -= blocks.count() * LeavingParameters(blocks.kind);
+    parameters -= (blocks.count() - StayingBlocks(before, blocks.count())) *
+                  LeavingParameters(blocks.kind);
+    before += blocks.count();
   }
   return parameters;
 }
@@ -142,14 +153,19 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
       model_.gradient_bytes + 2 * (model_.optimizer_bytes + master));
   const bool on_drive = plan_.offload().has_nvme();
   const bool weights_on_drive = plan_.offload().nvme().host_units() > 0;
-  const int64_t units = BlocksOfRanks(plan_)[pp];
+  const int64_t units =
+      BlocksOfRanks(plan_)[pp] -
+      plan_.offload().device_blocks() * int64_t{plan_.chunks_per_rank()};
   const double reads = ReadsOfACopy(units);
   const double drive_bytes_per_s =
       cluster_.nodes[node].drive_bytes_per_s / cluster_.nodes[node].count;
   ChunkCost& chunk = costs.cost.chunks[pp][index];
   double forward = 0, backward = 0;
-  int64_t on_host = 0, largest = 0, largest_weights = 0;
+  int64_t on_host = 0, largest = 0, largest_weights = 0, before = 0;
   for (const StageBlocks& blocks : BlocksOf(stage)) {
+    const int64_t stay = StayingBlocks(before, blocks.count());
+    const int64_t leave = blocks.count() - stay;
+    before += blocks.count();
     const int64_t trained = OwnLeavingParameters(blocks.kind, Plan::OPTIMIZER);
     const int64_t weights =
         LeavingBytes(blocks.kind) -
@@ -162,34 +178,45 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
         model_.gradient_bytes;
     const auto gradients = static_cast<double>(
         once ? trained * model_.gradient_bytes : kept_gradients);
-    UnitCost unit;
-    unit.fetch_s = static_cast<double>(weights) *
-                       std::max(1 / device.to_device_bytes_per_s,
-                                reads > 0 ? reads / drive_bytes_per_s : 0) +
-                   GatherSeconds(blocks.kind, (*rings_)[pp]);
-    unit.save_gradients_s = gradients / device.to_host_bytes_per_s +
-                            SumSeconds(blocks.kind, (*rings_)[pp]);
+    UnitCost leaving;
+    leaving.fetch_s = static_cast<double>(weights) *
+                          std::max(1 / device.to_device_bytes_per_s,
+                                   reads > 0 ? reads / drive_bytes_per_s : 0) +
+                      GatherSeconds(blocks.kind, (*rings_)[pp]);
+    leaving.save_gradients_s = gradients / device.to_host_bytes_per_s +
+                               SumSeconds(blocks.kind, (*rings_)[pp]);
     if (!once) {
-      unit.save_gradients_s += gradients / device.to_device_bytes_per_s;
+      leaving.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
-    unit.update_s = parameters * updated / host_bytes_per_s;
+    leaving.update_s = parameters * updated / host_bytes_per_s;
     if (on_drive) {
       const int64_t moved = model_.optimizer_bytes +
                             (weights_on_drive ? model_.element_bytes : 0);
-      unit.update_s =
-          std::max(unit.update_s,
+      leaving.update_s =
+          std::max(leaving.update_s,
                    parameters * static_cast<double>(moved) / drive_bytes_per_s);
     }
-    largest = std::max(largest, trained);
-    largest_weights = std::max(largest_weights, weights);
+    // Whole weights come of shards when they are used, or once they are
+    // updated; the device updates them in time in which it computes nothing
+    // else.
+    UnitCost staying;
+    (ShardsParameters() ? staying.fetch_s : staying.update_s) =
+        GatherSeconds(blocks.kind, (*rings_)[pp]);
+    const double device_update_s =
+        trained > 0 ? BucketUpdateSeconds(parameters, node) : 0;
+    if (leave > 0) {
+      largest = std::max(largest, trained);
+      largest_weights = std::max(largest_weights, weights);
+    }
     const int64_t states = trained * model_.optimizer_bytes;
-    on_host += blocks.count() * ((weights_on_drive ? 0 : weights) +
-                                 kept_gradients + (on_drive ? 0 : states));
+    on_host += leave * ((weights_on_drive ? 0 : weights) + kept_gradients +
+                        (on_drive ? 0 : states));
     if (on_drive) {
       costs.drive_bytes[pp] +=
-          blocks.count() * (states + (weights_on_drive ? weights : 0));
+          leave * (states + (weights_on_drive ? weights : 0));
     }
     for (int64_t i = 0; i < blocks.count(); ++i) {
+      UnitCost unit = i < stay ? staying : leaving;
       const BlockTime& time = i < blocks.again
                                   ? times.blocks->again[blocks.kind]
                                   : times.blocks->kept[blocks.kind];
@@ -198,9 +225,10 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
       unit.save_activation_s = input / device.to_host_bytes_per_s;
       unit.load_activation_s = input / device.to_device_bytes_per_s;
       unit.forward_s = time.forward_s;
+      if (i < stay) unit.forward_s += device_update_s / plan_.microbatches();
       unit.backward_s = time.backward_s;
       chunk.units.push_back(unit);
-      forward += unit.forward_s;
+      forward += time.forward_s;
       backward += unit.backward_s;
     }
   }
@@ -225,29 +253,36 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
 
 void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
   MemoryBytes& always = memory.always;
-  int64_t buffered = 0, widest = 0, ends = 0;
+  int64_t buffered = 0, widest = 0, ends = 0, largest_stays = 0;
   std::vector<int64_t> of_blocks;
   for (int32_t stage = 0; stage < static_cast<int32_t>(stages_.size());
        ++stage) {
     if (stages_[stage].rank != pp) continue;
     ends += StayingParameters(stage);
     ChunkMemory& chunk = memory.chunks[stages_[stage].chunk];
-    int64_t of_ends = chunk.activation_bytes;
+    int64_t of_ends = chunk.activation_bytes, before = 0;
     for (const StageBlocks& blocks : DroppingBlocksOf(stage)) {
+      const int64_t stay = StayingBlocks(before, blocks.count());
+      const int64_t leave = blocks.count() - stay;
+      before += blocks.count();
       const int64_t trained = LeavingParameters(blocks.kind);
       const int64_t bytes_of_weights = LeavingBytes(blocks.kind);
+      // Those that stay are gathered block by block, if at all.
+      ends -= stay * trained;
+      if (stay > 0) largest_stays = std::max(largest_stays, trained);
+      const int64_t gathered =
+          ShardsParameters() ? trained * model_.element_bytes : 0;
       // What the rank had of them while they were there.
       const auto own = [&](Plan::Sharding from) {
-        return blocks.count() * OwnLeavingParameters(blocks.kind, from);
+        return leave * OwnLeavingParameters(blocks.kind, from);
       };
-      always.parameters -=
-          own(Plan::PARAMETERS) * model_.element_bytes +
-          blocks.count() * pieces_.blocks[blocks.kind].frozen_bytes;
+      always.parameters -= own(Plan::PARAMETERS) * model_.element_bytes +
+                           leave * pieces_.blocks[blocks.kind].frozen_bytes;
       always.gradients -= own(Plan::GRADIENTS) * model_.gradient_bytes;
       always.optimizer -= own(Plan::OPTIMIZER) * model_.optimizer_bytes;
       // Sums of shards have a buffer beside what is summed.
       of_blocks.insert(
-          of_blocks.end(), blocks.count(),
+          of_blocks.end(), leave,
           trained + (plan_.sharding() >= Plan::GRADIENTS
                          ? OwnLeavingParameters(blocks.kind, Plan::GRADIENTS)
                          : 0));
@@ -258,9 +293,10 @@ void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
             i < blocks.again ? LeavingInputBytes(blocks.kind) : 0;
         of_ends -= bytes;
         widest = std::max(widest, input);
-        chunk.units.push_back({.parameter_bytes = bytes_of_weights,
-                               .activation_bytes = bytes,
-                               .input_bytes = input});
+        chunk.units.push_back(
+            {.parameter_bytes = i < stay ? gathered : bytes_of_weights,
+             .activation_bytes = bytes,
+             .input_bytes = input});
       }
     }
     // What embedding and head keep, from the first unit on.
@@ -283,7 +319,7 @@ void PlanCoster::OffloadMemory(int32_t pp, RankMemory& memory) const {
     always.communication += ends * model_.element_bytes;
   }
   if (plan_.sharding() >= Plan::GRADIENTS) {
-    always.communication += ends * model_.gradient_bytes;
+    always.communication += (ends + largest_stays) * model_.gradient_bytes;
   }
   // Shares of a whole model are no sums of shares of blocks.
   for (int64_t* bytes :

@@ -293,6 +293,9 @@ class PlanCoster {
   // where the plan shards `from` or less.
   int64_t SharedParameters(int32_t kind) const;
   int64_t OwnLeavingParameters(int32_t kind, Plan::Sharding from) const;
+  // Of a run of so many blocks, which come after `before` others of their
+  // stage: how many stay on the device.
+  int64_t StayingBlocks(int64_t before, int64_t count) const;
   // Of a stage, without blocks that leave.
   int64_t StayingParameters(int32_t stage) const;
   // What a unit's gather on the device adds to its copy there, and a
