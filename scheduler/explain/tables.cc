@@ -104,11 +104,16 @@ std::string OffloadText(const PlannerInput& input, const RankedPlan& plan) {
     return fmt::format("{:.4g} s ({:.1f} % of the step)", seconds,
                        100 * seconds / estimate.step_s);
   };
+  const uint32_t device_blocks = plan.plan.offload().device_blocks();
   std::string text = fmt::format(
-      "offload: {} of {} blocks{} stay on a device; devices wait {} for copies "
+      "offload: {} of {} blocks{}{} stay on a device; devices wait {} for "
+      "copies "
       "and {} for the optimizer on the host\n",
       plan.plan.offload().resident_units(),
       *std::max_element(blocks.begin(), blocks.end()),
+      device_blocks == 0
+          ? ""
+          : fmt::format(" and the first {} of a stage", device_blocks),
       plan.plan.offload().activations() ? " and the inputs at work" : "",
       part(estimate.parts.copy_s), part(estimate.parts.optimizer_s));
   for (size_t node = 0; node < estimate.host_bytes.size(); ++node) {

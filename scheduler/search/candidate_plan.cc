@@ -101,6 +101,7 @@ Candidate CandidateOf(const Plan& plan) {
   }
   candidate.offload = plan.has_offload();
   candidate.resident_units = number(plan.offload().resident_units());
+  candidate.device_blocks = number(plan.offload().device_blocks());
   candidate.activations = plan.offload().activations();
   candidate.drive = plan.offload().has_nvme();
   candidate.host_units = number(plan.offload().nvme().host_units());
@@ -117,6 +118,9 @@ void SetRefinements(const Candidate& candidate, Plan& plan) {
   }
   if (candidate.resident_units > 0) {
     plan.mutable_offload()->set_resident_units(candidate.resident_units);
+  }
+  if (candidate.device_blocks > 0) {
+    plan.mutable_offload()->set_device_blocks(candidate.device_blocks);
   }
   if (candidate.expert_move == 0 && candidate.row_chunks == 0 &&
       candidate.row_copies == 0 && candidate.node_ranks == 0) {

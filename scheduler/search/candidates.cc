@@ -271,6 +271,10 @@ std::string ToText(const Candidate& candidate) {
     text += fmt::format(" but for {} block{}", candidate.resident_units,
                         candidate.resident_units == 1 ? "" : "s");
   }
+  if (candidate.device_blocks > 0) {
+    text +=
+        fmt::format(" and the first {} of a stage", candidate.device_blocks);
+  }
   if (candidate.activations) text += ", inputs of blocks on the host";
   if (candidate.drive) text += ", optimizer states on a drive";
   if (candidate.host_units > 0) {

@@ -67,6 +67,8 @@ struct Candidate {
   bool offload = false;
   // With offload; 0: by ChooseResidentUnits, once the candidate is costed.
   int32_t resident_units = 0;
+  // With offload, of each stage; chosen once the plan fits with none.
+  int32_t device_blocks = 0;
   // With offload and FULL: blocks' inputs on the host. Not enumerated, but
   // tried where the devices' memory is too small.
   bool activations = false;

@@ -83,7 +83,7 @@ TEST(OffloadHosts, WhereTheHostIsTooSmallADriveHoldsTheOptimizer) {
   EXPECT_EQ(best.plan.offload().nvme().folder(), "/mnt/drive");
   EXPECT_TRUE(best.candidate.drive);
   EXPECT_EQ(best.estimate.host_overflow.node, -1);
-  const double states = 12 * kLayers * kBlock;
+  const double states = 12 * Leaving(best.plan) * kBlock;
   EXPECT_NEAR(static_cast<double>(best.estimate.drive_bytes[0]), states,
               0.01 * states);
   EXPECT_NEAR(best.estimate.parts.optimizer_s, states / 1e9,
@@ -120,13 +120,14 @@ TEST(OffloadHosts, WhereTheHostIsTooSmallForWeightsTheDriveHasMost) {
   ASSERT_LT(held, static_cast<uint32_t>(kLayers));
   EXPECT_EQ(best.candidate.host_units, static_cast<int32_t>(held));
   EXPECT_TRUE(Fits(best.estimate));
-  const double expected = 4 * kLayers * kBlock + 2 * held * kBlock +
-                          3 * 12 * (double{32 << 20} / 4);
+  const double leaving = Leaving(best.plan);
+  const double beside = 2 * held * kBlock + 3 * 12 * (double{32 << 20} / 4);
+  const double expected = 4 * leaving * kBlock + beside;
   EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]), expected,
               0.01 * expected);
-  // One more would not fit.
-  EXPECT_GT(expected + 2 * kBlock, 14e9);
-  const double on_drive = 14 * kLayers * kBlock;
+  // One more would not fit where all leave.
+  EXPECT_GT(4 * kLayers * kBlock + beside + 2 * kBlock, 14e9);
+  const double on_drive = 14 * leaving * kBlock;
   EXPECT_NEAR(static_cast<double>(best.estimate.drive_bytes[0]), on_drive,
               0.01 * on_drive);
   const std::string text = OffloadText(input, best);
@@ -239,12 +240,13 @@ TEST(OffloadHosts, PipelineRanksShareTheHostsMemory) {
   ASSERT_TRUE(best.plan.has_offload());
   EXPECT_EQ(best.plan.grid().tp() * best.plan.grid().pp(), 2u);
   // Each updates a half, at half of the rate, under its first forward.
-  const double host = 28 * 48 * kBlock / kHostMemory;
+  const double leaving = Leaving(best.plan);
+  const double host = 28 * leaving * kBlock / kHostMemory;
   const double hidden =
       48 / 2 * BlockForwardSeconds(best.plan.microbatch_size());
   EXPECT_NEAR(best.estimate.parts.optimizer_s, host - hidden, 0.05 * host);
   EXPECT_NEAR(static_cast<double>(best.estimate.host_bytes[0]),
-              18 * 48 * kBlock, 0.01 * 18 * 48 * kBlock);
+              18 * leaving * kBlock, 0.01 * 18 * leaving * kBlock);
 }
 
 // Each keeps its share of masters and moments, and of weights; of gradients

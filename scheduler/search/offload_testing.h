@@ -89,6 +89,15 @@ inline Estimate Estimated(const PlannerInput& input,
   return estimate.ok() ? *std::move(estimate) : Estimate();
 }
 
+// Blocks that the host updates.
+inline double Leaving(const Plan& plan) {
+  double blocks = 0;
+  for (const Plan::Stage& stage : plan.stages()) {
+    blocks += stage.blocks() - plan.offload().device_blocks();
+  }
+  return blocks;
+}
+
 inline Candidate Offloaded(int32_t resident_units, int32_t microbatch_size) {
   return {.microbatch_size = microbatch_size,
           .recompute = Plan::FULL,

@@ -98,6 +98,13 @@ absl::Status PlanRefinement::Improve(RankedPlan& ranked) const {
     if (!ranked.plan.has_offload() || units > most) continue;
     RETURN_IF_ERROR(attempt_field(&Candidate::resident_units, units));
   }
+  // What is free on the devices takes a part of what the host has to do.
+  for (int32_t eighths = 1; eighths < 8 && ranked.plan.has_offload();
+       ++eighths) {
+    const int32_t blocks = most * eighths / 8;
+    if (blocks == 0) continue;
+    RETURN_IF_ERROR(attempt_field(&Candidate::device_blocks, blocks));
+  }
   return absl::OkStatus();
 }
 
