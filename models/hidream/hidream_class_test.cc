@@ -100,6 +100,29 @@ TEST(HidreamClass, OtherWidthsHaveNoNames) {
             "diffusers' class has no other");
 }
 
+// What routers have of the step before is no tensor of the class.
+TEST(HidreamClass, LossesOverTheBatchHaveNoNames) {
+  Hidream preset;
+  preset.set_preset(Hidream::HIDREAM_I1);
+  MixtureOfExperts& moe = *preset.mutable_moe();
+  const auto message = [&] {
+    const auto config = ResolveHidream(preset, 16, 128);
+    return MessageOf(config.ok() ? HidreamNames(*config).status()
+                                 : config.status());
+  };
+  moe.set_importance_loss(0.1);
+  moe.set_importance_over(MixtureOfExperts::MICROBATCH);
+  EXPECT_EQ(message(), "");
+  moe.set_importance_over(MixtureOfExperts::BATCH);
+  EXPECT_EQ(message(),
+            "model.hidream.moe.importance_over: found BATCH, expected SAMPLE: "
+            "diffusers' class has no other");
+  moe.set_balance_over(MixtureOfExperts::BATCH);
+  EXPECT_EQ(message(),
+            "model.hidream.moe.balance_over: found BATCH, expected SAMPLE: "
+            "diffusers' class has no other");
+}
+
 // What a file claims may not fill the memory.
 TEST(HidreamClass, ExpertsWithoutMeasureAreRefused) {
   Json config = PublishedConfig();

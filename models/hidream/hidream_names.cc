@@ -213,6 +213,9 @@ absl::StatusOr<NameTable> HidreamNames(const HidreamConfig& config) {
   if (config.moe.balance_over == MoeConfig::BalanceOver::kBatch) {
     return unknown("moe.balance_over", "BATCH", "SAMPLE");
   }
+  if (config.moe.importance_over == MoeConfig::BalanceOver::kBatch) {
+    return unknown("moe.importance_over", "BATCH", "SAMPLE");
+  }
   if (config.moe.experts * config.layers() > kMostExperts) {
     return FailedPrecondition(
         "model.hidream.moe.experts: found {} in each of {} blocks, expected at "
