@@ -32,7 +32,7 @@ namespace {
 constexpr int64_t kLongestBlock = 512;
 // Of b, packed.
 constexpr int64_t kBlockBytes = int64_t{1} << 20;
-// Rows whose panels of a thread packs at a time.
+// Panels of a that a thread packs at a time.
 constexpr int64_t kGroupPanels = 8;
 // Rows for which unfinished sums are kept.
 constexpr int64_t kBlockRows = 2048;
@@ -183,12 +183,12 @@ class RaggedAmxGemm final : public RaggedGemm {
     const BFloat16* a = o.a + (block.m + row) * s.row + block.k * s.column;
     const int64_t steps = amx::StepsOf(block.terms);
     const int64_t panel_bytes = steps * amx::kStepBytes;
-    amx::TiledA panels[kGroupPanels];
+    const auto panel_at = [&](int64_t r) {
+      return o.packed_a + r / amx::kPanel * panel_bytes;
+    };
     for (int64_t r = 0; r < rows; r += amx::kPanel) {
-      const int64_t panel = r / amx::kPanel;
-      char* const to = o.packed_a + panel * panel_bytes;
+      char* const to = panel_at(r);
       const int64_t count = std::min(amx::kPanel, rows - r);
-      panels[panel] = amx::TiledA::Packed(to);
       if (s.column == 1) {
         amx::PackRowsOfA(a + r * s.row, s.row, count, block.terms, to);
       } else {
@@ -231,8 +231,8 @@ class RaggedAmxGemm final : public RaggedGemm {
             next = {out_at(n, coming), spec_.out.row * out_size};
           }
         }
-        amx::MultiplyBlock(panels[r / amx::kPanel], b, steps, goes_on, count,
-                           columns, c, stride, next);
+        amx::MultiplyBlock(panel_at(r), b, steps, goes_on, count, columns, c,
+                           stride, next);
         if (finishes_ && block.ends) {
           amx::FinishBlock(
               c, stride, count, columns,

@@ -197,24 +197,6 @@ inline void PackColumnsOfB(const BFloat16* b, int64_t column_stride,
   }
 }
 
-// Where the tiles of two tiles' rows of a lie, in bytes.
-struct TiledA {
-  const char* data;
-  int64_t row_step;
-  int64_t tile_step;
-  int64_t term_step;
-
-  static TiledA Packed(const char* panel) {
-    return {panel, kRowBytes, kTileBytes, kStepBytes};
-  }
-  // As they lie: rows of contiguous terms, in whole steps.
-  static TiledA Rows(const BFloat16* a, int64_t row_stride) {
-    const auto step = static_cast<int64_t>(row_stride * sizeof(BFloat16));
-    return {reinterpret_cast<const char*>(a), step, kTileRows * step,
-            kRowBytes};
-  }
-};
-
 // What a block brings into the cache for the next: two rows of two lines at
 // each of its first steps.
 struct NextBlock {
@@ -222,11 +204,11 @@ struct NextBlock {
   int64_t row_step = 0;
 };
 
-// c[kRows tiles, kColumns tiles] = a·b, or, where it goes on, += a·b. The tiles
-// of a pass by the first-level cache, so that it keeps a panel of b for many of
-// a.
+// c[kRows tiles, kColumns tiles] = a·b, or, where it goes on, += a·b, of a panel
+// of a and one of b. The tiles of a pass by the first-level cache, so that it
+// keeps a panel of b for many of a.
 template <int kRows, int kColumns>
-void MultiplyTiles(const TiledA& a, const char* b, int64_t steps, bool goes_on,
+void MultiplyTiles(const char* a, const char* b, int64_t steps, bool goes_on,
                    float* c, int64_t stride, const NextBlock& next) {
   const auto row_bytes = static_cast<int64_t>(stride * sizeof(float));
   float* const below = c + kTileRows * stride;
@@ -243,7 +225,6 @@ void MultiplyTiles(const TiledA& a, const char* b, int64_t steps, bool goes_on,
     if (kRows > 1) _tile_zero(2);
     if (kRows * kColumns > 2) _tile_zero(3);
   }
-  const char* at = a.data;
   const char* coming = next.data;
   const int64_t fetched = coming == nullptr ? 0 : kPanel / 2;
   for (int64_t step = 0; step < steps; ++step) {
@@ -254,7 +235,7 @@ void MultiplyTiles(const TiledA& a, const char* b, int64_t steps, bool goes_on,
         coming += next.row_step;
       }
     }
-    _tile_stream_loadd(4, at, a.row_step);
+    _tile_stream_loadd(4, a, kRowBytes);
     _tile_loadd(6, b, kRowBytes);
     _tile_dpbf16ps(0, 4, 6);
     if (kColumns > 1) {
@@ -262,11 +243,11 @@ void MultiplyTiles(const TiledA& a, const char* b, int64_t steps, bool goes_on,
       _tile_dpbf16ps(1, 4, 7);
     }
     if (kRows > 1) {
-      _tile_stream_loadd(5, at + a.tile_step, a.row_step);
+      _tile_stream_loadd(5, a + kTileBytes, kRowBytes);
       _tile_dpbf16ps(2, 5, 6);
       if (kColumns > 1) _tile_dpbf16ps(3, 5, 7);
     }
-    at += a.term_step;
+    a += kStepBytes;
     b += kStepBytes;
   }
   _tile_stored(0, c, row_bytes);
@@ -293,7 +274,7 @@ inline void CopyBlock(const float* from, int64_t from_stride, int64_t rows,
 
 // The first `rows` and `columns`, at most 32, of c. The sum over terms has one
 // order: that of the steps, whatever the block.
-inline void MultiplyBlock(const TiledA& a, const char* b, int64_t steps,
+inline void MultiplyBlock(const char* a, const char* b, int64_t steps,
                           bool goes_on, int64_t rows, int64_t columns, float* c,
                           int64_t stride, const NextBlock& next) {
   alignas(64) float edge[kPanel * kPanel];
