@@ -204,9 +204,9 @@ struct NextBlock {
   int64_t row_step = 0;
 };
 
-// c[kRows tiles, kColumns tiles] = a·b, or, where it goes on, += a·b, of a panel
-// of a and one of b. The tiles of a pass by the first-level cache, so that it
-// keeps a panel of b for many of a.
+// c[kRows tiles, kColumns tiles] = a·b, or, where it goes on, += a·b, of a
+// panel of a and one of b. The tiles of a pass by the first-level cache, so
+// that it keeps a panel of b for many of a.
 template <int kRows, int kColumns>
 void MultiplyTiles(const char* a, const char* b, int64_t steps, bool goes_on,
                    float* c, int64_t stride, const NextBlock& next) {

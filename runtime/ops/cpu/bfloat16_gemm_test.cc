@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -158,8 +159,9 @@ class BFloat16Products : public testing::Test {
       const Tensor out = before();
       if (at_end_of_memory_) {
         AtEndOfMemory a_end(a), b_end(b), bias_end(bias), out_end(out);
+        AtEndOfMemory workspace_end(workspace);
         gemm->Run(a_end.data(), b_end.data(), bias_end.data(), out_end.data(),
-                  workspace.raw_data());
+                  workspace_end.data());
         std::memcpy(out.raw_data(), out_end.data(), out.bytes());
       } else {
         gemm->Run(a.raw_data(), b.raw_data(), bias.raw_data(), out.raw_data(),
@@ -258,6 +260,45 @@ TEST_F(BFloat16Products, OfTilesOfOddSizesStayWithinTheirOperands) {
         }
       }
     }
+  }
+}
+
+// As groups of any number of rows, or terms, are multiplied.
+class OfAnySize final : public Gemm {
+ public:
+  static std::unique_ptr<Gemm> Make(const CpuGemmSpec& spec) {
+    CpuGemmSpec any = spec;
+    // Gradients are sums over as many rows as come.
+    (spec.accumulate ? any.k : any.m) = 0;
+    return std::make_unique<OfAnySize>(spec, MakeRaggedAmxGemm(any));
+  }
+
+  OfAnySize(const CpuGemmSpec& spec, std::unique_ptr<RaggedGemm> ragged)
+      : m_(spec.m), k_(spec.k), ragged_(std::move(ragged)) {}
+
+  int64_t workspace_bytes() const override {
+    return ragged_->workspace_bytes();
+  }
+  void Run(const void* a, const void* b, const void* bias, void* out,
+           void* workspace) const override {
+    ragged_->Run(m_, k_, a, b, bias, out, workspace);
+  }
+
+ private:
+  const int64_t m_, k_;
+  const std::unique_ptr<RaggedGemm> ragged_;
+};
+
+TEST_F(BFloat16Products, OfTilesOfAnySizeStayWithinTheirWorkspace) {
+  if (!UsesAmx()) GTEST_SKIP() << "no matrix unit";
+  at_end_of_memory_ = true;
+  // Fewer and more rows, or terms, than are done at a time.
+  for (const int64_t rows : {1, 33, 2050}) {
+    const CpuGemmSpec product = Spec(rows, 36, 545);
+    ExpectRight(OfAnySize::Make, WithBias(product));
+    ExpectRight(OfAnySize::Make, WithColumnsOfB(product));
+    ExpectRight(OfAnySize::Make,
+                Accumulating(WithColumnsOfA(Spec(70, 36, rows))));
   }
 }
 
