@@ -19,6 +19,8 @@ Plan WithoutSizes(const Plan& plan) {
     kept.mutable_experts()->clear_choices();
     kept.mutable_experts()->clear_tuned_for();
   }
+  // Fewer ranks have larger shards, of blocks that stay on a device too.
+  if (kept.has_offload()) kept.mutable_offload()->clear_device_blocks();
   if (kept.has_microbatch_size()) kept.clear_microbatches();
   return kept;
 }

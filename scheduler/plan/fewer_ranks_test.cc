@@ -37,6 +37,18 @@ TEST(FewerRanksTest, ReplicasGoFirstAndTheRestOfThePlanStays) {
   EXPECT_EQ(left.placement(0), 0u) << "of 8 ranks";
 }
 
+// What more ranks had room for on a device might not fit.
+TEST(FewerRanksTest, AllBlocksLeaveWhereMoreRanksHadRoomForSome) {
+  Plan plan = Grid(1, 4, 1);
+  plan.set_sharding(Plan::OPTIMIZER);
+  plan.mutable_offload()->set_resident_units(3);
+  plan.mutable_offload()->set_device_blocks(6);
+  const Plan left = PlanForFewerRanks(plan, Context(2, 8))->plan;
+  ASSERT_TRUE(left.has_offload());
+  EXPECT_EQ(left.offload().resident_units(), 3u);
+  EXPECT_EQ(left.offload().device_blocks(), 0u);
+}
+
 TEST(FewerRanksTest, RanksThatTheBatchCannotBeSharedByAreLeftOut) {
   // Neither 7 nor 6 nor 5 replicas, nor pairs of ranks, divide 8 samples.
   const Plan left = PlanForFewerRanks(Grid(1, 8, 1), Context(7, 8))->plan;
