@@ -391,7 +391,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   }
   const bool draws =
       !end.stopped && job.sample().at_end() && !DrawsAtEnd(job, plan);
-  bool drawing_stopped = draws && end.ordered_to_stop;
+  bool drawing_stopped = !end.stopped && end.ordered_to_stop &&
+                         (draws || evaluations.DrewInVain(end.last_step));
   if (draws && !drawing_stopped) {
     bool ordered = false;
     std::function<bool()> stop;

@@ -255,6 +255,23 @@ TEST_F(TrainTest, AnOrderToStopBreaksDrawingOff) {
   EXPECT_EQ(end_, RunEnd::kAllSteps);
 }
 
+// With offload the model that trains draws them, before it is saved.
+TEST_F(TrainTest, AnOrderToStopBreaksOffWhatOffloadDrawsInTheLastStep) {
+  options_.plan.emplace();
+  ASSERT_TRUE(ParseTextProto("offload {}", "plan", &*options_.plan).ok());
+  SampleConfig& sample = *options_.job.mutable_sample();
+  sample.set_steps(1000);
+  sample.set_guidance(1);
+  sample.set_at_end(true);
+  int asked = 0;
+  options_.orders = [&] { return Orders{.stop = ++asked == 10}; };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kStopped);
+  EXPECT_LT(asked, 20);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000004/manifest.json")));
+  EXPECT_FALSE(fs::exists(Path("samples/step_00000004.png")));
+}
+
 TEST_F(TrainTest, AnOrderToStopWhileItDrawsBetweenStepsSavesThatStep) {
   SampleConfig& sample = *options_.job.mutable_sample();
   sample.set_steps(1000);

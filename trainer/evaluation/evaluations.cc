@@ -121,7 +121,9 @@ absl::Status Evaluations::Draw(int64_t step, const RunFolder& folder,
                                RunLog* log, const std::function<bool()>& stop) {
   const std::string path =
       fmt::format("{}/step_{:08}.png", folder.samples(), step);
-  RETURN_IF_ERROR(samples_->Draw(*model_, path, stop));
+  const absl::Status drawn = samples_->Draw(*model_, path, stop);
+  if (!drawn.ok()) drew_in_vain_ = step;
+  RETURN_IF_ERROR(drawn);
   drew_ = true;
   if (log == nullptr) return absl::OkStatus();
   log->Tell(fmt::format("step {}: drew {}", step, path));

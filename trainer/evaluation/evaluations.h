@@ -47,6 +47,9 @@ class Evaluations {
     return (!validation_.has_value() || validated_) &&
            (!samples_.has_value() || drew_);
   }
+  // Whether samples were to be drawn after the step, and were not: `stop` said
+  // so, or they cannot be. The same on all ranks.
+  bool DrewInVain(int64_t step) const { return drew_in_vain_ == step; }
   // Measures what is due after a step, into its metrics, and shows how the
   // parameters are distributed. `log` is null but on rank 0. What cannot be
   // drawn or shown is told, and training goes on. `stop`: Sampler::StopWhen's.
@@ -71,6 +74,7 @@ class Evaluations {
   std::optional<PeriodicSamples> samples_;
   bool validated_ = false;
   bool drew_ = false;
+  int64_t drew_in_vain_ = 0;  // after that step; 0: never
 };
 
 }  // namespace trireme
