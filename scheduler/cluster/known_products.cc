@@ -1,5 +1,6 @@
 #include "scheduler/cluster/known_products.h"
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -58,6 +59,12 @@ std::optional<double> PeakFlopsOfProduct(std::string_view product,
                 : cluster->devices(0).peak_fp32_flops();
   }
   return std::nullopt;
+}
+
+double PeakFlopsOfDevice(double reached, std::string_view product,
+                         int64_t element_bytes, bool tf32) {
+  return std::max(reached,
+                  PeakFlopsOfProduct(product, element_bytes, tf32).value_or(0));
 }
 
 bool CanBe(std::string_view name, std::string_view product) {

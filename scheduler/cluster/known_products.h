@@ -17,6 +17,12 @@ std::optional<double> PeakFlopsOfProduct(std::string_view product,
                                          int64_t element_bytes,
                                          bool tf32 = false);
 
+// The peak of a device that has `reached` so much: its data sheet's where that
+// is known. A cool GPU's clock is above the data sheet's: it may reach more,
+// and no device has a peak below what it reached.
+double PeakFlopsOfDevice(double reached, std::string_view product,
+                         int64_t element_bytes, bool tf32 = false);
+
 // What clusters call a host's processor begins so.
 inline constexpr std::string_view kProcessor = "cpu";
 // Whether a device that a cluster calls `name` can be the GPU that its driver

@@ -17,6 +17,16 @@ TEST(KnownProducts, HaveThePeaksOfTheirDataSheets) {
   EXPECT_EQ(PeakFlopsOfProduct("NVIDIA GeForce RTX 4090", 2), 165e12);
 }
 
+// The planner takes no cluster whose devices reach more than their peak.
+TEST(KnownProducts, WhatADeviceReachedIsNotAboveItsPeak) {
+  EXPECT_EQ(PeakFlopsOfDevice(150e12, "NVIDIA GeForce RTX 4090", 2), 165e12);
+  EXPECT_EQ(PeakFlopsOfDevice(172e12, "NVIDIA GeForce RTX 4090", 2), 172e12);
+  EXPECT_EQ(
+      PeakFlopsOfDevice(400e12, "NVIDIA H100 80GB HBM3", 4, /*tf32=*/true),
+      494.5e12);
+  EXPECT_EQ(PeakFlopsOfDevice(3e12, "", 2), 3e12);
+}
+
 // A wrong utilization is worse than none.
 TEST(KnownProducts, OthersHaveNone) {
   EXPECT_FALSE(PeakFlopsOfProduct("NVIDIA H200", 8).has_value());

@@ -51,11 +51,11 @@ double LargestOf(Rows rows, size_t column) {
 }
 
 // The device of a node: what its ranks reached, and as peaks what the data
-// sheet of the product says where it is known.
+// sheet of the product says where it is known and more.
 void SetRates(const DeviceRates& rates, Rows rows, const std::string& product,
               Cluster::Device& device) {
   const auto peak = [&](double reached, int64_t element_bytes, bool tf32) {
-    return PeakFlopsOfProduct(product, element_bytes, tf32).value_or(reached);
+    return PeakFlopsOfDevice(reached, product, element_bytes, tf32);
   };
   const double bf16 = MedianOf(rows, kBFloat16Flops);
   const double fp32 = MedianOf(rows, kFloat32Flops);

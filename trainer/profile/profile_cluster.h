@@ -58,8 +58,8 @@ struct ClusterProfile {
 // the links (link_profile.h), and collectives in groups of every shape
 // (collective_profile.h).
 //
-// The peak of a GPU is its data sheet's where that is known; other devices'
-// is what they reached. Ranks of a node
+// The peak of a GPU is its data sheet's where that is known and more than what
+// it reached, which is the peak of other devices. Ranks of a node
 // must be numbered in a row; else FailedPrecondition.
 absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
                                               Device& device,
