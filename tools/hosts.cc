@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -37,6 +38,9 @@ constexpr std::chrono::milliseconds kBetweenLooks(50);
 constexpr size_t kMostReasonBytes = 64 << 10;
 constexpr char kNoMpirun[] =
     "cannot run mpirun; expected OpenMPI's mpirun on the PATH\n";
+// What ssh says of a name that neither the system nor its configuration knows;
+// of one that it knows it says what became of the connection.
+constexpr char kUnknownToSsh[] = "Could not resolve hostname";
 // Of times that nobody is reached, each waited for twice as long.
 constexpr int kProbesInVain = 3;
 // More of them at once would take longer than they are given.
@@ -267,7 +271,7 @@ absl::StatusOr<Machines> ReachableMachines(
   all.insert(all.end(), machines.spares.begin(), machines.spares.end());
   std::vector<std::string> lost;
   for (const auto& [name, reason] : FindUnreachable(all, patience)) {
-    if (!IsKnown(name)) {
+    if (absl::StrContains(reason, kUnknownToSsh) && !IsKnown(name)) {
       return NotFound(
           "host {}: found no machine of that name ({}), expected one that `ssh "
           "{} true` reaches",

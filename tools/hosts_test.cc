@@ -182,6 +182,18 @@ TEST(HostsTest, AHostThatIsDownIsNamedBeforeTheFirstStart) {
               HasSubstr("--hosts: found 127.0.0.2 out of reach"));
 }
 
+// Its name is one of ssh's own, of a machine that is down.
+TEST(HostsTest, ASpareTakesThePlaceOfAnAliasThatIsDown) {
+  const FakeMpirun mpirun(
+      "case $4 in down*) echo ssh: connect to host 10.0.0.2 port 22: No route "
+      "to host; exit 255;; esac\n");
+  const auto left = ReachableMachines(
+      {Hosts("127.0.0.1:4,down.invalid:4"), Hosts("127.0.0.3:4")}, kPatience,
+      SayNothing);
+  ASSERT_TRUE(left.ok()) << MessageOf(left.status());
+  EXPECT_EQ(HostsText(left->hosts), "127.0.0.1:4,127.0.0.3:4");
+}
+
 // Its ranks were waited for already: a new start need not wait as long again.
 TEST(HostsTest, AHostThatWasSilentIsNotWaitedForAsOthersAre) {
   const FakeMpirun mpirun("case $4 in *gone*) exec sleep 600;; esac\n");
