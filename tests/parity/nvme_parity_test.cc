@@ -129,6 +129,9 @@ INSTANTIATE_TEST_SUITE_P(
         Grid({.dtype = DType::kFloat16}, "microbatches: 2"),
         Grid({.dtype = DType::kBFloat16},
              "microbatches: 2 schedule: UNIT_MAJOR"),
+        // Neither weights nor states of the first block are there.
+        Grid({.dtype = DType::kBFloat16},
+             "microbatches: 2 offload { device_blocks: 1 }"),
         // Blocks' inputs leave beside them, for the host's memory.
         Grid({.dtype = DType::kBFloat16},
              "microbatches: 2 recompute: FULL offload { activations: true }"),
