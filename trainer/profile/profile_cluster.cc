@@ -273,11 +273,16 @@ absl::StatusOr<ClusterProfile> ProfileCluster(const ProfileOptions& options,
   ASSIGN_OR_RETURN(const std::string own_product, ProductOf(kind));
   const std::vector<std::string> products =
       Control(*world).AllGather(own_product, "products");
+  // The job's device may multiply fp32 in TF32, which is a rate of its own.
+  std::unique_ptr<Device> plain;
+  if (!device.on_host()) plain = kind.Make(options.memory_bytes, {});
   ASSIGN_OR_RETURN(const DeviceRates rates,
                    MeasureDeviceRates({.repetitions = options.repetitions,
                                        .product_side = options.product_side,
                                        .bytes = options.elementwise_bytes},
-                                      kind, device, factory, *world));
+                                      kind, plain != nullptr ? *plain : device,
+                                      factory, *world));
+  plain.reset();
 
   std::vector<NodePieceSeconds> pieces;
   if (options.job != nullptr) {
