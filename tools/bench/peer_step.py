@@ -9,7 +9,8 @@ torch.compile, and for bf16 autocast or bf16 weights with fp32 masters), and in
 the fastest of them. Each way has --budget seconds, and torch.compile as many
 times more as the model says, of which it measures --seconds: on a processor
 without bf16 instructions a step can take minutes, and so can compiling.
-"not_measured" says why of those that did no step in that time. A step is a
+"not_measured" says why of those that did no step in that time. SIGTERM ends it
+with what was measured until then. A step is a
 rectified-flow loss, AdamW and gradients clipped to norm 1; the models are in
 peer_dit.py and peer_mmdit.py. Those of gpu_speed.sh (dit_xl2, mmdit_flux) are for
 GPUs, --device cuda.
@@ -110,6 +111,10 @@ def measure(name, variant, device, threads, seconds):
         done += 1
 
 
+class Ended(Exception):
+    """By SIGTERM, as where the time of whoever calls is over."""
+
+
 def times_of(command, budget):
     """The numbers that a command prints, a line each, within so many seconds,
     and why there are no more."""
@@ -127,11 +132,12 @@ def times_of(command, budget):
                           f"{lines[-1] if lines else 'no message'}")
         except subprocess.TimeoutExpired:
             reason = f"ended after {budget:g} s"
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        child.wait()
+        finally:
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            child.wait()
         output.seek(0)
         return [float(line) for line in output.read().split()], reason
 
@@ -166,8 +172,7 @@ def compare(name, dtype, threads, options, result, not_measured):
         result[f"{way}.step_s"] = median
         if best is None or median < best[0]:
             best = median, variant
-    if best is not None:
-        result[f"{key}.step_s"], result[f"{key}.variant"] = best
+            result[f"{key}.step_s"], result[f"{key}.variant"] = best
 
 
 def main():
@@ -185,10 +190,18 @@ def main():
                 int(options.threads), options.seconds)
         return
     result, not_measured = {}, {}
-    for name in options.models.split(","):
-        for dtype in options.dtypes.split(","):
-            for threads in options.threads.split(","):
-                compare(name, dtype, threads, options, result, not_measured)
+
+    def end(*_):
+        raise Ended
+    signal.signal(signal.SIGTERM, end)
+    try:
+        for name in options.models.split(","):
+            for dtype in options.dtypes.split(","):
+                for threads in options.threads.split(","):
+                    compare(name, dtype, threads, options, result,
+                            not_measured)
+    except Ended:
+        print("ended before all was measured", file=sys.stderr)
     print(json.dumps({**result, "not_measured": not_measured}))
 
 

@@ -1,6 +1,10 @@
 """Tests of how peer_step.py measures; they need no PyTorch."""
 
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -34,6 +38,41 @@ class TimesTest(unittest.TestCase):
         times, reason = peer_step.times_of(command("sys.exit('no bf16')"), 60)
         self.assertEqual(times, [])
         self.assertEqual(reason, "status 1: no bf16")
+
+    def test_what_was_measured_before_somebody_ended_it_is_printed(self):
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        second = os.path.join(folder, "second")
+        # The first way takes half a second, the next one for ever.
+        with open(os.path.join(folder, "torch.py"), "w",
+                  encoding="utf-8") as file:
+            file.write(f"""import os, time
+if os.path.exists({second!r}):
+    with open({second!r}, "w", encoding="utf-8") as file:
+        file.write(str(os.getpid()))
+    time.sleep(600)
+open({second!r}, "w").close()
+print(0.5)
+raise SystemExit
+""")
+        run = subprocess.Popen(
+            [sys.executable, "-B", peer_step.__file__, "--models", "dit_s2",
+             "--dtypes", "bf16", "--threads", "1"], stdout=subprocess.PIPE,
+            text=True, env=dict(os.environ, PYTHONPATH=folder))
+        self.addCleanup(run.kill)
+        deadline = time.monotonic() + 60
+        while not os.path.exists(second) or not os.path.getsize(second):
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+        run.terminate()
+        printed, _ = run.communicate(timeout=60)
+        result = json.loads(printed)
+        self.assertEqual(result["dit_s2.bf16.threads1.step_s"], 0.5)
+        self.assertEqual(result["dit_s2.bf16.threads1.variant"], "autocast")
+        # Nobody keeps a GPU busy that others measure then.
+        with open(second, encoding="utf-8") as file:
+            process = int(file.read())
+        with self.assertRaises(ProcessLookupError):
+            os.kill(process, 0)
 
     def test_steps_that_warm_up_do_not_count_where_there_are_others(self):
         self.assertEqual(peer_step.median_of([9, 8, 7, 1, 2, 3]), 2)
