@@ -10,7 +10,6 @@
 #include <numeric>
 #include <span>
 #include <thread>
-#include <utility>
 
 #include "runtime/comm/control.h"
 #include "runtime/core/status.h"
