@@ -21,7 +21,9 @@
 //
 // The first device_blocks of each stage stay: they take of the device what they
 // do without offload, their updates included, which a step's forwards have
-// between them, and neither copies nor memory of the host.
+// between them, and neither copies nor memory of the host. Where parameters are
+// sharded, each backward's gradients of theirs go to their shards beside the
+// copies, as those of blocks that leave.
 //
 // Optimizer states that lie on a drive are read and written once a step, beside
 // the updates and at the same time: the slower of the three counts. They take
@@ -38,6 +40,17 @@
 #include "scheduler/schedules/schedule.h"
 
 namespace trireme {
+
+namespace {
+
+// Of a gradient, on its way to where it is summed.
+double GradientBytes(const Plan& plan, const ModelShape& model) {
+  return plan.bf16_gradient_messages()
+             ? 2.0
+             : static_cast<double>(model.gradient_bytes);
+}
+
+}  // namespace
 
 int64_t PlanCoster::LeavingParameters(int32_t kind) const {
   return model_.trained_leaves ? pieces_.blocks[kind].parameters : 0;
@@ -82,9 +95,7 @@ double PlanCoster::GatherSeconds(int32_t kind, const StageRings& rings) const {
 }
 
 double PlanCoster::SumSeconds(int32_t kind, const StageRings& rings) const {
-  const double element_bytes = plan_.bf16_gradient_messages()
-                                   ? 2.0
-                                   : static_cast<double>(model_.gradient_bytes);
+  const double element_bytes = GradientBytes(plan_, model_);
   const auto shared = static_cast<double>(SharedParameters(kind));
   const double bytes = shared * element_bytes;
   // Whole gradients are summed with the last microbatch's, and so is what
@@ -202,6 +213,11 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     UnitCost staying;
     (ShardsParameters() ? staying.fetch_s : staying.update_s) =
         GatherSeconds(blocks.kind, (*rings_)[pp]);
+    if (ShardsParameters() && trained > 0) {
+      staying.save_gradients_s = (*rings_)[pp].shards.slowest.ReduceScatter(
+          static_cast<double>(SharedParameters(blocks.kind)) *
+          GradientBytes(plan_, model_));
+    }
     const double device_update_s =
         trained > 0 ? BucketUpdateSeconds(parameters, node) : 0;
     if (leave > 0) {

@@ -310,6 +310,31 @@ TEST(OffloadHosts, ExpertsGradientsAreSummedBeforeTheyLeave) {
   }
 }
 
+// That a block stays on its devices spares no network what goes to shards.
+TEST(OffloadHosts, GradientsOfBlocksThatStayAreSummed) {
+  const PlannerInput input = TwoDevices(kLayers);
+  const auto cluster = ResolveCluster(input.cluster);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  Candidate candidate = Offloaded(/*resident_units=*/2, /*microbatch_size=*/1);
+  candidate.dp = 2;
+  candidate.device_blocks = 3;
+  for (const Plan::Sharding sharding : {Plan::PARAMETERS, Plan::GRADIENTS}) {
+    candidate.sharding = sharding;
+    const auto plan =
+        PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const PlanCoster coster(input.model, *cluster, *plan);
+    const double sum =
+        coster.rings()->front().shards.slowest.ReduceScatter(4 * kBlock);
+    ASSERT_GT(sum, 0);
+    const ChunkCost chunk = coster.CostsOf(0).cost.chunks[0][0];
+    // Those of GRADIENTS go with the stage's others.
+    const double expected = sharding == Plan::PARAMETERS ? sum : 0;
+    EXPECT_NEAR(chunk.units[2].save_gradients_s, expected, 0.01 * sum);
+    EXPECT_GT(chunk.units[3].save_gradients_s, sum);
+  }
+}
+
 // Of two hosts one is small: it holds the smaller stage, whichever comes first
 // in the cluster's file.
 TEST(OffloadHosts, TheSmallerStageLiesAtTheSmallerHost) {
