@@ -1,9 +1,14 @@
 #include "trainer/agreement.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -28,6 +33,9 @@ using google::protobuf::TextFormat;
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
 constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
+// What a file that one host wrote may take to be seen by another.
+constexpr std::chrono::seconds kFolderPatience(1);
+constexpr std::chrono::milliseconds kBetweenLooks(50);
 
 void AddFields(const Message& message, const std::string& prefix,
                Facts& facts) {
@@ -159,6 +167,43 @@ absl::StatusOr<std::optional<std::string>> AgreeOnCheckpoint(
   }
   RETURN_IF_ERROR(control.Agree(status, "comparing checkpoints"));
   return checkpoint;
+}
+
+absl::Status AgreeOnRunFolder(Control& control, const std::string& folder,
+                              const std::string& host) {
+  if (control.size() == 1) return absl::OkStatus();
+  // A name that nobody has asked for before: a network's file system would
+  // answer from its memory.
+  std::string name = fmt::format(
+      ".rank_0_{:x}_{}",
+      std::chrono::system_clock::now().time_since_epoch().count(), getpid());
+  std::string of_first = fmt::format("{} on {}", folder, host);
+  control.Broadcast(name, "the run's folder");
+  control.Broadcast(of_first, "the run's folder");
+  const std::string path = folder + "/" + name;
+  absl::Status status;
+  if (control.rank() == 0) {
+    status = MakeDirectories(folder);
+    if (status.ok()) status = WriteFileAtomically(path, "");
+  }
+  RETURN_IF_ERROR(control.Agree(status, "the run's folder"));
+  std::error_code error;
+  const auto end = std::chrono::steady_clock::now() + kFolderPatience;
+  bool found = std::filesystem::exists(path, error);
+  while (!found && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(kBetweenLooks);
+    found = std::filesystem::exists(path, error);
+  }
+  if (!found) {
+    status = FailedPrecondition(
+        "--out: found another folder at {} on {} than at {}, where rank 0 is; "
+        "expected one that all hosts see, as on a shared file system: each "
+        "rank writes its part of a checkpoint there",
+        folder, host, of_first);
+  }
+  status = control.Agree(status, "the run's folder");
+  if (control.rank() == 0) std::filesystem::remove(path, error);
+  return status;
 }
 
 absl::Status AgreeOnSamples(Control& control, std::span<const int64_t> used,

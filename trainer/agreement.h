@@ -38,6 +38,13 @@ absl::StatusOr<std::optional<std::string>> AgreeOnCheckpoint(
     Control& control, const std::string& folder,
     const std::optional<std::string>& chosen);
 
+// Whether this rank's folder of the run is rank 0's, which is made where there
+// is none, perhaps by another path: every rank writes its part of a checkpoint
+// there, which is none where they lie apart. `host`: this rank's, for the
+// error: a rank whose folder is another one, or not there.
+absl::Status AgreeOnRunFolder(Control& control, const std::string& folder,
+                              const std::string& host);
+
 // Compares the samples that were used in a step. `used`: this rank's, by index
 // in the data set, those at [first, first + used.size()) of the global batch,
 // which is cut into `slices` equal slices, one for each data-parallel rank; a

@@ -3,6 +3,7 @@
 
 #include "trainer/agreement.h"
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gtest/gtest.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/file.h"
@@ -210,6 +212,39 @@ TEST_F(CheckpointAgreementTest, ARankWithoutItOrWithAnotherIsNamed) {
       "rank 2: " + FolderOf(2) +
           "/step_00000008/manifest.json: found another checkpoint of that "
           "step, expected rank 0's");
+}
+
+// Half a checkpoint on each host's own disk would be found out when it is
+// needed.
+TEST(RunFolderAgreementTest, AFolderOfAHostsOwnIsNamed) {
+  namespace fs = std::filesystem;
+  const std::string root = testing::TempDir() + "/run_folders";
+  fs::remove_all(root);
+  // Rank 1 has another path to rank 0's folder.
+  ASSERT_TRUE(MakeDirectories(root).ok());
+  fs::create_directory_symlink(root + "/shared", root + "/mounted");
+  const auto statuses = [&](const std::string& of_rank_2) {
+    return StatusesOf([&](Control& control, int rank) {
+      const std::vector<std::string> folders = {root + "/shared",
+                                                root + "/mounted", of_rank_2};
+      return AgreeOnRunFolder(control, folders[rank],
+                              fmt::format("node{}", rank));
+    });
+  };
+  for (const absl::Status& status : statuses(root + "/shared/")) {
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  EXPECT_TRUE(fs::is_empty(root + "/shared"));
+  ASSERT_TRUE(MakeDirectories(root + "/own").ok());
+  ExpectOnEveryRank(
+      statuses(root + "/own"),
+      fmt::format(
+          "rank 2: --out: found another folder at {0}/own on node2 than at "
+          "{0}/shared on node0, where rank 0 is; expected one that all hosts "
+          "see, as on a shared file system: each rank writes its part of a "
+          "checkpoint there",
+          root));
+  EXPECT_TRUE(fs::is_empty(root + "/shared"));
 }
 
 // Ranks 0 and 1 share the first half of the batch, rank 2 has all of it, as

@@ -330,6 +330,9 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
     }
     return absl::OkStatus();
   };
+  // A run that cannot be saved is not begun.
+  RETURN_IF_ERROR(AgreeOnRunFolder(agreement, folder.root(),
+                                   options.host.value_or(HostName())));
   const absl::Status begun = begin();
   // Rank 0 lists every picture of data.buckets.
   AwaitAllPatiently(*everyone, "beginning the run");
