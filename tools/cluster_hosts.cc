@@ -17,13 +17,14 @@ absl::StatusOr<std::vector<Host>> HostsOfCluster(
     }
     hosts.push_back({.name = node.name(), .ranks = node.count()});
   }
-  if (!given.empty() && given != hosts) {
+  if (given.empty()) return hosts;
+  if (HostsText(given) != HostsText(hosts)) {
     return InvalidArgument(
         "--hosts: found '{}', expected '{}', as --cluster has them: a plan's "
         "ranks lie on its nodes in that order",
         HostsText(given), HostsText(hosts));
   }
-  return hosts;
+  return given;
 }
 
 }  // namespace trireme

@@ -32,6 +32,14 @@ TEST(ClusterHosts, TheOrderIsTheClustersAlone) {
   }
 }
 
+TEST(ClusterHosts, AHostFileMaySayMoreOfThem) {
+  auto given = *HostsOfCluster(TwoNodes(), {});
+  given[1].paths = "/data:/scratch";
+  const auto hosts = HostsOfCluster(TwoNodes(), given);
+  ASSERT_TRUE(hosts.ok()) << hosts.status();
+  EXPECT_EQ(*hosts, given);
+}
+
 TEST(ClusterHosts, ANodeWithoutANameCannotBeReached) {
   Cluster cluster = TwoNodes();
   cluster.mutable_nodes(1)->clear_name();

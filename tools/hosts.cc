@@ -27,6 +27,7 @@
 #include "runtime/core/file.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "trainer/config/local_path.h"
 
 namespace trireme {
 namespace {
@@ -195,17 +196,30 @@ absl::StatusOr<std::vector<Host>> ReadHostFile(const std::string& path) {
         absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
     if (words.empty()) continue;
     Host host{.name = words[0], .ranks = 1};
-    bool good = NamesHost(host.name) && words.size() <= 2;
-    if (good && words.size() == 2) {
-      absl::string_view slots = words[1];
-      good = absl::ConsumePrefix(&slots, "slots=") &&
-             absl::SimpleAtoi(slots, &host.ranks) && host.ranks >= 1 &&
-             host.ranks <= kMostRanksOfHost;
+    bool good = NamesHost(host.name);
+    std::set<std::string> keys;
+    for (const std::string& word : std::span(words).subspan(1)) {
+      absl::string_view value = word;
+      if (absl::ConsumePrefix(&value, "slots=")) {
+        good = good && keys.insert("slots").second &&
+               absl::SimpleAtoi(value, &host.ranks) && host.ranks >= 1 &&
+               host.ranks <= kMostRanksOfHost;
+      } else if (absl::ConsumePrefix(&value, "paths=")) {
+        good = good && keys.insert("paths").second;
+        host.paths = std::string(value);
+        RETURN_IF_ERROR(
+            ParseMovedFolders(fmt::format("{}:{}: paths", path, number),
+                              host.paths)
+                .status());
+      } else {
+        good = false;
+      }
     }
     if (!good || !names.insert(host.name).second) {
       return InvalidArgument(
-          "{}:{}: found '{}', expected NAME slots=RANKS, each name once", path,
-          number, line);
+          "{}:{}: found '{}', expected NAME slots=RANKS paths=FROM:TO, each "
+          "name once",
+          path, number, line);
     }
     hosts.push_back(host);
   }
@@ -258,7 +272,7 @@ Machines WithoutLost(const Machines& machines,
         left.spares.begin(), left.spares.end(),
         [&](const Host& spare) { return spare.ranks >= host.ranks; });
     if (spare == left.spares.end()) continue;
-    left.hosts.push_back({spare->name, host.ranks});
+    left.hosts.push_back({spare->name, host.ranks, spare->paths});
     left.spares.erase(spare);
   }
   return left;

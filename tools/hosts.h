@@ -20,6 +20,9 @@ namespace trireme {
 struct Host {
   std::string name;
   int64_t ranks = 0;
+  // What of the job's paths lies elsewhere there, as ParseMovedFolders
+  // (trainer/config/local_path.h) takes it; empty: nothing.
+  std::string paths = {};
 
   friend bool operator==(const Host&, const Host&) = default;
 };
@@ -27,8 +30,9 @@ struct Host {
 // "a:4,b:4". `option`: for errors, which are InvalidArgument.
 absl::StatusOr<std::vector<Host>> ParseHosts(const std::string& option,
                                              const std::string& text);
-// OpenMPI's host file, "a slots=4" a line, # before comments. A host without
-// slots has one rank. Errors: no such file, and as above with file and line.
+// OpenMPI's host file, "a slots=4" a line, # before comments, and behind that
+// "paths=/data:/scratch/data". A host without slots has one rank. Errors: no
+// such file, and as above with file and line.
 absl::StatusOr<std::vector<Host>> ReadHostFile(const std::string& path);
 std::string HostsText(const std::vector<Host>& hosts);
 int64_t RanksOn(const std::vector<Host>& hosts);

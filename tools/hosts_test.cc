@@ -56,6 +56,38 @@ TEST(HostsTest, ReadsTheHostFilesThatOthersWrite) {
               HasSubstr("found no host"));
 }
 
+TEST(HostsTest, AHostFileSaysWhatLiesElsewhere) {
+  const std::string path = testing::TempDir() + "/hosts_with_paths";
+  const auto read = [&](const std::string& text) {
+    EXPECT_TRUE(WriteFileAtomically(path, text).ok());
+    return ReadHostFile(path);
+  };
+  const auto hosts =
+      read("a slots=4\nb paths=/data:/scratch,/runs:/mnt/runs slots=2\n");
+  ASSERT_TRUE(hosts.ok()) << hosts.status();
+  EXPECT_EQ(HostsText(*hosts), "a:4,b:2");
+  EXPECT_EQ((*hosts)[0].paths, "");
+  EXPECT_EQ((*hosts)[1].paths, "/data:/scratch,/runs:/mnt/runs");
+  // It is the machine that has them there, not its place among the ranks.
+  const Machines left = WithoutLost({*hosts, Hosts("c:2")}, {"b"});
+  EXPECT_EQ(HostsText(left.hosts), "a:4,c:2");
+  EXPECT_EQ(left.hosts[1].paths, "");
+  const auto spares = read("d slots=4 paths=/data:/disk\n");
+  ASSERT_TRUE(spares.ok()) << spares.status();
+  const Host placed = WithoutLost({*hosts, *spares}, {"b"}).hosts[1];
+  EXPECT_EQ(placed, (Host{"d", 2, "/data:/disk"}));
+  EXPECT_EQ(WithoutLost({*hosts, {}}, {"a"}).hosts[0].paths, (*hosts)[1].paths);
+  EXPECT_THAT(MessageOf(read("a\nb slots=2 paths=/data\n").status()),
+              HasSubstr("hosts_with_paths:2: paths: found '/data', expected "
+                        "FROM:TO"));
+  for (const char* line : {"a paths=/d:/e paths=/f:/g", "a slots=2 slots=2",
+                           "a slots=2 path=/d:/e"}) {
+    EXPECT_THAT(MessageOf(read(line).status()),
+                HasSubstr("expected NAME slots=RANKS paths=FROM:TO"))
+        << line;
+  }
+}
+
 // A launch that asks hundreds at once is too busy to hear them in time.
 // A script in the place of mpirun, which runs in the folder.
 class FakeMpirun {

@@ -18,7 +18,8 @@ absl::StatusOr<std::vector<std::string>> BatchOptions(
     const ParsedCommand& arguments) {
   const bool emits = arguments.Has("emit");
   const char* const system = emits ? "--emit" : "--slurm";
-  std::vector<const char*> machines = {"hosts", "hostfile", "spares"};
+  std::vector<const char*> machines = {"hosts", "hostfile", "spares",
+                                       "sparefile"};
   // Else a plan is made for them.
   if (!arguments.Has("device_memory")) {
     machines.insert(machines.end(), {"cluster", "only"});

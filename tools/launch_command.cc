@@ -43,6 +43,7 @@
 #include "trainer/batches.h"
 #include "trainer/cluster_devices.h"
 #include "trainer/cluster_file.h"
+#include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/config/written_file.h"
 #include "trainer/coordinator/coordinator_server.h"
@@ -110,19 +111,27 @@ absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments,
   if (cluster.has_value()) {
     ASSIGN_OR_RETURN(machines.hosts, HostsOfCluster(*cluster, machines.hosts));
   }
-  if (!arguments.Has("spares")) return machines;
+  const bool in_file = arguments.Has("sparefile");
+  if (!in_file && !arguments.Has("spares")) return machines;
+  const std::string option = in_file ? "sparefile" : "spares";
+  if (in_file && arguments.Has("spares")) {
+    return InvalidArgument(
+        "--sparefile: found with --spares, expected one of them");
+  }
   if (machines.hosts.empty() || !arguments.Has("listen")) {
     return InvalidArgument(
-        "--spares: found without --hosts and --listen, expected with both: "
-        "only what is heard is known to be lost");
+        "--{}: found without --hosts and --listen, expected with both: only "
+        "what is heard is known to be lost",
+        option);
   }
   ASSIGN_OR_RETURN(machines.spares,
-                   ParseHosts("spares", arguments.Get("spares")));
+                   in_file ? ReadHostFile(arguments.Get(option))
+                           : ParseHosts(option, arguments.Get(option)));
   for (const Host& spare : machines.spares) {
     for (const Host& host : machines.hosts) {
       if (spare.name != host.name) continue;
-      return InvalidArgument("--spares: found '{}', expected none of --hosts",
-                             spare.name);
+      return InvalidArgument("--{}: found '{}', expected none of --hosts",
+                             option, spare.name);
     }
   }
   return machines;
@@ -260,7 +269,8 @@ absl::StatusOr<Launch> CheckFiles(const ParsedCommand& arguments) {
   const std::string& path = arguments.positionals()[0];
   ASSIGN_OR_RETURN(JobFile job, LoadJobFile(path, arguments.All("set"), steps));
   launched.files[path] = job.text;
-  launched.folder = OutFolder(arguments.Given("out"), job.job);
+  ASSIGN_OR_RETURN(launched.folder,
+                   LocalPath(OutFolder(arguments.Given("out"), job.job)));
   ASSIGN_OR_RETURN(launch.cluster, ClusterOf(arguments));
   ASSIGN_OR_RETURN(launched.machines, MachinesOf(arguments, launch.cluster));
   const bool hosts = !launched.machines.hosts.empty();
@@ -505,11 +515,14 @@ Command LaunchCommand() {
                "(default: this one)"},
       {.name = "hostfile",
        .value = "FILE",
-       .help = "the same as OpenMPI's host file: `a slots=4`, one a line"},
+       .help = "the same as OpenMPI's host file: `a slots=4`, one a line; "
+               "`paths=/data:/scratch/data,/runs:/mnt/runs` behind it says "
+               "what of the job's paths lies elsewhere there"},
       {.name = "spares",
        .value = "LIST",
        .help = "machines like those of --hosts that take the place of lost "
                "ones; without one left the job goes on with fewer ranks"},
+      {.name = "sparefile", .value = "FILE", .help = "the same as a host file"},
       {.name = "cluster",
        .value = "FILE",
        .help = "the machines of this cluster, in its order, which a plan for "

@@ -14,6 +14,7 @@
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/fewer_ranks.h"
+#include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/coordinator/coordinator_client.h"
 #include "trainer/job_file.h"
@@ -84,6 +85,30 @@ absl::StatusOr<StartedRanks> Start(const LaunchedJob& job, int64_t start,
                     job.hear_us);
 }
 
+// The hosts as they follow one another, with the same paths each time.
+std::vector<std::vector<Host>> ByPaths(const std::vector<Host>& hosts) {
+  std::vector<std::vector<Host>> groups;
+  for (const Host& host : hosts) {
+    if (groups.empty() || groups.back().back().paths != host.paths) {
+      groups.emplace_back();
+    }
+    groups.back().push_back(host);
+  }
+  return groups;
+}
+
+// What of this process's environment ranks on other machines are handed.
+std::vector<std::string> HandedOn(const LaunchedJob& job) {
+  std::vector<std::string> names = {kCarriedFilesVariable};
+  // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
+  if (!job.hear_us) return names;
+  names.insert(names.end(), {kEndpointVariable, kTokenVariable, kStartVariable,
+                             kLostVariable});
+  // mpirun warns of what is not set.
+  if (!job.private_key.empty()) names.emplace_back(kCertificateVariable);
+  return names;
+}
+
 // Of a launch on this machine whose mpirun is still there.
 std::optional<LaunchRecord> RecordOfRanks(const std::string& folder) {
   const absl::StatusOr<LaunchRecord> record = ReadLaunchRecord(folder);
@@ -135,22 +160,31 @@ absl::StatusOr<RankStart> StartOfJob(const LaunchedJob& job) {
                            hosts ? std::optional(HostsText(job.machines.hosts))
                                  : std::nullopt,
                            job.timeouts));
-  if (hosts) {
-    start.command.insert(start.command.end(), {"-x", kCarriedFilesVariable});
+  if (!hosts) {
+    start.command.insert(start.command.end(), job.program.begin(),
+                         job.program.end());
+    return start;
   }
-  // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
-  if (hosts && job.hear_us) {
-    for (const char* name :
-         {kEndpointVariable, kTokenVariable, kStartVariable, kLostVariable}) {
-      start.command.insert(start.command.end(), {"-x", name});
+  // mpirun takes several programs, separated by colons, each with hosts and an
+  // environment of its own; their ranks are numbered one after the other.
+  start.command.clear();
+  for (const std::vector<Host>& group : ByPaths(job.machines.hosts)) {
+    ASSIGN_OR_RETURN(RankStart part,
+                     StartOf(RanksOn(group), HostsText(group), job.timeouts));
+    for (const std::string& name : HandedOn(job)) {
+      part.command.insert(part.command.end(), {"-x", name});
     }
-    // mpirun warns of what is not set.
-    if (!job.private_key.empty()) {
-      start.command.insert(start.command.end(), {"-x", kCertificateVariable});
+    if (!group.front().paths.empty()) {
+      part.command.insert(
+          part.command.end(),
+          {"-x", fmt::format("{}={}", kPathsVariable, group.front().paths)});
     }
+    part.command.insert(part.command.end(), job.program.begin(),
+                        job.program.end());
+    if (!start.command.empty()) part.command.front() = ":";
+    start.command.insert(start.command.end(), part.command.begin(),
+                         part.command.end());
   }
-  start.command.insert(start.command.end(), job.program.begin(),
-                       job.program.end());
   return start;
 }
 

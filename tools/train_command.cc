@@ -26,6 +26,7 @@
 #include "tools/mpirun.h"
 #include "tools/run_as_rank.h"
 #include "tools/training_options.h"
+#include "trainer/config/local_path.h"
 #include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
 #include "trainer/job_file.h"
@@ -67,7 +68,8 @@ absl::StatusOr<TrainOptions> OptionsOf(const ParsedCommand& arguments,
     plan_locations = plan.locations;
     options.plan = plan.plan;
   }
-  options.out = OutFolder(arguments.Given("out"), options.job);
+  ASSIGN_OR_RETURN(options.out,
+                   LocalPath(OutFolder(arguments.Given("out"), options.job)));
   options.resume = arguments.Has("resume");
   if (arguments.Has("allow")) {
     options.allow = absl::StrSplit(arguments.Get("allow"), ',');

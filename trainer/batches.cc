@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "models/data/webdataset.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
+#include "trainer/config/local_path.h"
 #include "trainer/data_config.h"
 
 namespace trireme {
@@ -41,27 +43,35 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenSource(const Data& data) {
   switch (data.source_case()) {
     case Data::kIdx: {
       const Idx& idx = data.idx();
-      return OpenIdx(idx.folder(), idx.split(),
+      ASSIGN_OR_RETURN(const std::string folder, LocalPath(idx.folder()));
+      return OpenIdx(folder, idx.split(),
                      {idx.class_names().begin(), idx.class_names().end()});
     }
-    case Data::kImageFolder:
-      return OpenImageFolder(data.image_folder().path());
+    case Data::kImageFolder: {
+      ASSIGN_OR_RETURN(const std::string path,
+                       LocalPath(data.image_folder().path()));
+      return OpenImageFolder(path);
+    }
     case Data::kWebdataset: {
       const WebDataset& source = data.webdataset();
       WebDatasetOptions options;
-      options.paths.assign(source.paths().begin(), source.paths().end());
+      for (const std::string& given : source.paths()) {
+        ASSIGN_OR_RETURN(options.paths.emplace_back(), LocalPath(given));
+      }
       options.num_classes = static_cast<int32_t>(source.classes());
       return OpenWebDataset(options);
     }
     case Data::kLatents: {
       WebDatasetOptions options;
-      options.paths = {data.latents().path()};
+      ASSIGN_OR_RETURN(options.paths.emplace_back(),
+                       LocalPath(data.latents().path()));
       options.latents = LatentFormatOf(data);
       return OpenWebDataset(options);
     }
     case Data::kShapes: {
       const Shapes& shapes = data.shapes();
-      ShapeDatasetOptions options = {.folder = shapes.path(),
+      ASSIGN_OR_RETURN(const std::string folder, LocalPath(shapes.path()));
+      ShapeDatasetOptions options = {.folder = folder,
                                      .grids = shapes.grids(),
                                      .resolution = shapes.resolution(),
                                      .volume = VolumeShapeOf(shapes),

@@ -14,6 +14,7 @@
 #include "models/shape/view_channels.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
+#include "trainer/config/local_path.h"
 
 namespace trireme {
 namespace {
@@ -329,7 +330,8 @@ absl::Status FillSets(const LatentFormat& format, Data& data) {
 
 // What the latents say of themselves.
 absl::Status FillLatents(Data& data) {
-  const auto cache = ReadLatentCache(data.latents().path());
+  ASSIGN_OR_RETURN(const std::string path, LocalPath(data.latents().path()));
+  const auto cache = ReadLatentCache(path);
   RETURN_IF_ERROR(WithContext(cache.status(), "data.latents.path"));
   RETURN_IF_ERROR(cache->format.of_sets ? FillSets(cache->format, data)
                                         : FillPictures(cache->format, data));

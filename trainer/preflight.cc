@@ -5,10 +5,14 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <map>
 #include <memory>
 #include <numeric>
+#include <set>
+#include <system_error>
 #include <utility>
 
 #include "fmt/format.h"
@@ -24,6 +28,7 @@
 #include "runtime/device/cuda/gpus.h"
 #include "trainer/batches.h"
 #include "trainer/cluster_devices.h"
+#include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/memory_limit.h"
 
@@ -117,6 +122,17 @@ Json Facts(const Job& job, const ComputeDevice& device,
   } else {
     facts["no_data"] = MessageOf(dataset.status());
   }
+  const std::string& weights = job.init().weights();
+  const absl::StatusOr<std::string> here = LocalPath(weights);
+  std::error_code error;
+  if (!here.ok()) {
+    facts["no_weights"] = MessageOf(here.status());
+  } else if (!weights.empty() && !std::filesystem::exists(*here, error)) {
+    facts["no_weights"] =
+        fmt::format("{}: found nothing there, expected the weights", *here);
+  }
+  const char* const moved = std::getenv(kPathsVariable);
+  facts["paths"] = moved == nullptr ? "" : moved;
   // Files are listed as fast as a host's disk is.
   AwaitAllPatiently(everyone, "data of other hosts");
   everyone.Barrier("clocks");
@@ -161,6 +177,9 @@ void Compare(const std::vector<Json>& facts, PreflightReport& report) {
       tell(host, fmt::format("data: as many samples as on {}, but others, or "
                              "in another order; copy the same files to both",
                              first));
+    }
+    if (of.contains("no_weights")) {
+      tell(host, fmt::format("init.weights: {}", text(of, "no_weights")));
     }
     const double offset =
         of["time"].get<double>() - facts[0]["time"].get<double>();
@@ -280,6 +299,13 @@ PreflightReport Preflight(const Job& job, const ComputeDevice& device,
   const Leaders leaders = LeadersOf(facts);
   report.text = fmt::format("hosts   {} with {} ranks\n", leaders.hosts.size(),
                             facts.size());
+  std::set<std::pair<std::string, std::string>> told;
+  for (const Json& of : facts) {
+    const std::string host = of.value("host", std::string());
+    const std::string moved = of.value("paths", std::string());
+    if (moved.empty() || !told.emplace(host, moved).second) continue;
+    report.text += fmt::format("paths   of {}: {}\n", host, moved);
+  }
   Compare(facts, report);
   const std::vector<RankDevice> devices = DevicesOf(facts);
   report.text += fmt::format("devices {}\n", DevicesText(devices));

@@ -78,6 +78,43 @@ fi
 expect_in check.txt "host far.invalid: no process can be started there"
 expect_in check.txt "host further.invalid: no process can be started there"
 
+echo "== hosts that have the data elsewhere, and the run's folder"
+# Both are this machine, by two names.
+printf '#!/bin/sh\nshift\nexec /bin/sh -c "$*"\n' > agent/here
+chmod +x agent/here
+export OMPI_MCA_plm_rsh_agent=$work/agent/here
+mkdir disk
+cp -r shards disk/first
+mv shards disk/second
+mkdir -p disk/runs runs
+cat > hosts <<HOSTS
+127.0.0.1 slots=1 paths=$work/shards:$work/disk/first
+127.0.0.2 slots=1 paths=$work/shards:$work/disk/second,$work/runs:$work/disk/runs
+HOSTS
+if "$trireme" launch job.textproto --hosts 127.0.0.1:1,127.0.0.2:1 --check \
+  > check.txt 2>&1; then
+  fail "ready without data: $(cat check.txt)"
+fi
+expect_in check.txt "data: data.webdataset.paths: $work/shards"
+"$trireme" launch job.textproto --hostfile hosts --check > check.txt 2>&1 ||
+  fail "$(cat check.txt)"
+expect_in check.txt "$work/shards:$work/disk/first"
+expect_in check.txt "ready"
+# A folder each is none.
+expect_error "rank 1: --out: found another folder at $work/disk/runs/apart" \
+  "$trireme" launch job.textproto --hostfile hosts --out "$work/runs/apart" \
+  --restarts 0
+[[ ! -e runs/apart/metrics.jsonl && ! -e runs/apart/checkpoints ]] ||
+  fail "a run was begun: $(ls runs/apart)"
+rm -r disk/runs
+ln -s "$work/runs" disk/runs
+"$trireme" launch job.textproto --hostfile hosts --out "$work/runs/placed" \
+  > placed.txt 2>&1 || fail "$(cat placed.txt)"
+[[ -e runs/placed/checkpoints/step_00000012 ]] || fail "$(cat placed.txt)"
+expect_in runs/placed/job.textproto "\"$work/shards\""
+unset OMPI_MCA_plm_rsh_agent
+mv disk/second shards
+
 echo "== job and plan travel with the launch"
 mkdir bin
 cat > bin/mpirun <<'SCRIPT'

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
+#include "trainer/config/local_path.h"
 #include "trainer/model_parameters.h"
 #include "trainer/run/quantization_report.h"
 #include "trainer/run/run_folder.h"
@@ -57,7 +59,8 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenCheckpoint(
 }
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenOnBases(
-    const std::string& path, bool ema, const ModelFamily& family, int bases) {
+    const std::string& named, bool ema, const ModelFamily& family, int bases) {
+  ASSIGN_OR_RETURN(const std::string path, LocalPath(named));
   if (IsCheckpoint(path)) return OpenCheckpoint(path, ema, family, bases);
   if (!IsWeightFolder(path)) {
     return NotFound(
@@ -108,10 +111,11 @@ absl::Status LoadInitialWeights(RankModel& model, const std::string& path,
     });
   };
   Communicators& communicators = model.context().communicators();
-  absl::Status status;
+  const absl::StatusOr<std::string> here = LocalPath(path);
+  absl::Status status = here.status();
   // A flipped bit in a weight would train on unseen; one rank looks for all.
-  if (communicators.world().rank() == 0 && IsCheckpoint(path)) {
-    status = VerifyChecksums(path);
+  if (communicators.world().rank() == 0 && here.ok() && IsCheckpoint(*here)) {
+    status = VerifyChecksums(*here);
   }
   if (status.ok()) status = read();
   // Reading takes one rank longer than another.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "fmt/format.h"
@@ -20,6 +21,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
+#include "trainer/config/local_path.h"
 #include "trainer/data_config.h"
 #include "trainer/run/shape_latents.h"
 #include "trainer/sampling/picture_medium.h"
@@ -113,9 +115,9 @@ PictureMedium::ToStored StoredAs(const FieldSpec& samples,
 absl::StatusOr<PictureMedium::ToImage> DecoderOf(const FieldSpec& samples,
                                                  const Latents& latents,
                                                  Device& device) {
-  ASSIGN_OR_RETURN(
-      std::shared_ptr<const Autoencoder> autoencoder,
-      Autoencoder::Open(latents.autoencoder(), device, {.encoder = false}));
+  ASSIGN_OR_RETURN(const std::string folder, LocalPath(latents.autoencoder()));
+  ASSIGN_OR_RETURN(std::shared_ptr<const Autoencoder> autoencoder,
+                   Autoencoder::Open(folder, device, {.encoder = false}));
   const ViewLayout layout = LayoutOf(samples.shape, latents);
   RETURN_IF_ERROR(CheckDecodes(autoencoder->config(), layout, latents));
   // Views side by side, a row for each picture that one consists of.
@@ -219,9 +221,9 @@ std::string LatentsText(int64_t channels, int64_t lattice) {
 // At the places that a sample was drawn for, where latents have some.
 absl::StatusOr<ShapeMedium::FieldOf> LatentFieldOf(const Latents& latents,
                                                    Device& device) {
-  ASSIGN_OR_RETURN(
-      const std::shared_ptr<const FieldAutoencoder> autoencoder,
-      OpenFieldAutoencoder(latents.autoencoder(), latents.tokens(), device));
+  ASSIGN_OR_RETURN(const std::string folder, LocalPath(latents.autoencoder()));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const FieldAutoencoder> autoencoder,
+                   OpenFieldAutoencoder(folder, latents.tokens(), device));
   const LatentFormat format = autoencoder->latents();
   if (format.height != latents.token_channels() ||
       format.lattice != latents.lattice()) {
@@ -310,16 +312,18 @@ absl::StatusOr<std::unique_ptr<SampleMedium>> MediumOf(
 absl::Status RehearseDecoding(const ModelFamily& family, const Data& data,
                               Device& dry) {
   if (!data.has_latents()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string folder,
+                   LocalPath(data.latents().autoencoder()));
   if (data.latents().tokens() > 0) {
-    ASSIGN_OR_RETURN(const auto autoencoder,
-                     RehearseFieldAutoencoder(data.latents().autoencoder(),
-                                              data.latents().tokens(), dry));
+    ASSIGN_OR_RETURN(
+        const auto autoencoder,
+        RehearseFieldAutoencoder(folder, data.latents().tokens(), dry));
     return autoencoder->RehearseDecoding();
   }
   // Nothing is decoded.
-  if (data.latents().autoencoder().empty()) return absl::OkStatus();
+  if (folder.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const AutoencoderConfig config,
-                   ReadAutoencoderConfig(data.latents().autoencoder()));
+                   ReadAutoencoderConfig(folder));
   const ViewLayout layout = LayoutOf(family.samples().shape, data.latents());
   RETURN_IF_ERROR(CheckDecodes(config, layout, data.latents()));
   Autoencoder::WithoutValues(config, dry, {.encoder = false})
