@@ -112,6 +112,20 @@ ln -s "$work/runs" disk/runs
   > placed.txt 2>&1 || fail "$(cat placed.txt)"
 [[ -e runs/placed/checkpoints/step_00000012 ]] || fail "$(cat placed.txt)"
 expect_in runs/placed/job.textproto "\"$work/shards\""
+# So may a spare: it is there in the place of a host that is not.
+sed -n "s/.*paths=/127.0.0.4 paths=/; 2p" hosts > spares
+cat > agent/partly <<'SCRIPT'
+#!/bin/sh
+[ "$1" != 127.0.0.3 ] || { echo "no route to $1"; exit 255; }
+exec "$(dirname "$0")/here" "$@"
+SCRIPT
+chmod +x agent/partly
+sed -i '2s/.*/127.0.0.3 slots=1/' hosts
+OMPI_MCA_plm_rsh_agent=$work/agent/partly "$trireme" launch job.textproto \
+  --hostfile hosts --sparefile spares --listen 127.0.0.1:0 --steps 2 \
+  --out "$work/runs/spared" > spared.txt 2>&1 || fail "$(cat spared.txt)"
+expect_in spared.txt "goes on with 127.0.0.1:1,127.0.0.4:1"
+[[ -e runs/spared/checkpoints/step_00000002 ]] || fail "$(cat spared.txt)"
 unset OMPI_MCA_plm_rsh_agent
 mv disk/second shards
 
