@@ -4,6 +4,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -217,6 +218,33 @@ TEST(OptimizerProperties, ResultDoesNotDependOnThreads) {
 TEST(OptimizerProperties, StateNeedsNoAlignment) {
   for (const Types& types : kTypes) {
     EXPECT_TRUE(Trained(types, 0) == Trained(types, 1)) << types.master;
+  }
+}
+
+// A copy of the weights that is too large for the caches is written past them,
+// in lines that begin and end within rows of vectors: the bits are those of its
+// parts, which are small.
+TEST(OptimizerProperties, LargeParameterIsUpdatedAsItsParts) {
+  constexpr int64_t kElements = (int64_t{1} << 20) + 37;
+  constexpr int64_t kPart = 400'000;
+  for (const DType value : {DType::kBFloat16, DType::kFloat16}) {
+    CpuDevice device(kPlenty);
+    const State whole(device, DType::kFloat32, value, kElements, /*shift=*/5);
+    const std::vector<Tensor> parts = {
+        whole.grad, whole.master.Clone(), whole.m.Clone(), whole.v.Clone(),
+        Tensor::Empty(device, {kElements}, value)};
+    const AdamWOptions options = {.weight_decay = 0.1, .step = 3};
+    AdamWStep(options, whole.grad, whole.master, whole.m, whole.v, whole.value);
+    for (int64_t begin = 0; begin < kElements; begin += kPart) {
+      const auto part = [&](int i) {
+        return parts[i].Slice(begin, std::min(kElements, begin + kPart));
+      };
+      AdamWStep(options, part(0), part(1), part(2), part(3), part(4));
+    }
+    EXPECT_TRUE(Doubles(whole.master) == Doubles(parts[1])) << value;
+    EXPECT_TRUE(Doubles(whole.m) == Doubles(parts[2])) << value;
+    EXPECT_TRUE(Doubles(whole.v) == Doubles(parts[3])) << value;
+    EXPECT_TRUE(Doubles(whole.value) == Doubles(parts[4])) << value;
   }
 }
 
