@@ -182,13 +182,15 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
                .eps = kSignEps,
                .step = step};
     }
+    adamw.ema_decay = ema_decay;
     if (part.parameter->replaced_by_gradient) {
       CastInto(part.gradient, part.master);
       CastInto(part.gradient, part.value);
+      if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
     } else {
-      AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value);
+      AdamWStep(adamw, part.gradient, part.master, part.m, part.v, part.value,
+                part.ema);
     }
-    if (part.ema.defined()) EmaStep(ema_decay, part.master, part.ema);
     if (&part.value.device() != &context_.device()) {
       home_bytes_ +=
           part.gradient.bytes() +

@@ -221,6 +221,27 @@ TEST(OptimizerProperties, StateNeedsNoAlignment) {
   }
 }
 
+// The average that a step takes with it has the bits of one taken after it, and
+// the step those that it has without.
+TEST(OptimizerProperties, AverageInTheSamePassIsThatOfAPassOfItsOwn) {
+  for (const Types& types : kTypes) {
+    CpuDevice device(kPlenty);
+    const State together(device, types.master, types.value, 9001);
+    const State apart(device, types.master, types.value, 9001);
+    const Tensor average = Random(device, types.master, 9001, 6);
+    const Tensor after = average.Clone();
+    AdamWOptions options = {.step = 2};
+    AdamWStep(options, apart.grad, apart.master, apart.m, apart.v, apart.value);
+    EmaStep(0.9, apart.master, after);
+    options.ema_decay = 0.9;
+    AdamWStep(options, together.grad, together.master, together.m, together.v,
+              together.value, average);
+    EXPECT_TRUE(Doubles(together.master) == Doubles(apart.master));
+    EXPECT_TRUE(Doubles(together.value) == Doubles(apart.value));
+    EXPECT_TRUE(Doubles(average) == Doubles(after)) << types.master;
+  }
+}
+
 // A copy of the weights that is too large for the caches is written past them,
 // in lines that begin and end within rows of vectors: the bits are those of its
 // parts, which are small.
@@ -260,6 +281,8 @@ TEST(OptimizerProperties, StepsNeedNoMemory) {
     const int64_t before = device.Statistics().peak_bytes;
     AdamWStep({}, state[0], state[1], state[2], state[3], state[1]);
     EmaStep(0.999, state[1], state[4]);
+    AdamWStep({.ema_decay = 0.999}, state[0], state[1], state[2], state[3],
+              state[1], state[4]);
     EXPECT_EQ(device.Statistics().peak_bytes, before);
   }
 }

@@ -236,8 +236,10 @@ NormKernels DryNorm() {
 OptimizerKernels DryOptimizer() {
   return {.adamw =
               [](Stream& stream, const AdamWArguments& a) {
-                // The gradient is read; three more are read and written.
-                stream.Count({.bytes = a.n * (7 * DTypeSize(a.dtype) +
+                // The gradient is read; three or four more are read and
+                // written.
+                const int64_t states = a.averages ? 9 : 7;
+                stream.Count({.bytes = a.n * (states * DTypeSize(a.dtype) +
                                               DTypeSize(a.value_dtype))});
               },
           .ema = [](Stream& stream, DType dtype, int64_t n, double, const void*,

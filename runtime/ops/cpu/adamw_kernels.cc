@@ -115,27 +115,29 @@ void AdamWOf(const AdamWArguments& a, Value* value) {
   C* master = static_cast<C*>(a.master);
   C* m = static_cast<C*>(a.m);
   C* v = static_cast<C*>(a.v);
+  C* average = static_cast<C*>(a.average);
   const bool streams = sizeof(Value) < sizeof(C) && a.n >= kStreamedElements;
   ParallelBlocks(a.n, [=, &a](int64_t begin, int64_t end) HWY_ATTR {
-    if (!streams) {
-      UpdateBlock<C, Value>(
-          a, end - begin,
-          {grad + begin, master + begin, m + begin, v + begin, value + begin});
-      return;
-    }
     constexpr int64_t kPart = 512;
     alignas(64) Value part[kPart];
     for (int64_t i = begin; i < end; i += kPart) {
       const int64_t count = std::min(kPart, end - i);
-      UpdateBlock<C, Value>(a, count,
-                            {grad + i, master + i, m + i, v + i, part});
-      StreamBytes(reinterpret_cast<const char*>(part),
-                  count * int64_t{sizeof(Value)},
-                  reinterpret_cast<char*>(value + i));
+      UpdateBlock<C, Value>(
+          a, count,
+          {grad + i, master + i, m + i, v + i, streams ? part : value + i});
+      if (streams) {
+        StreamBytes(reinterpret_cast<const char*>(part),
+                    count * int64_t{sizeof(Value)},
+                    reinterpret_cast<char*>(value + i));
+      }
+      if (a.averages) {
+        EmaBlock<C>(count, static_cast<C>(1 - a.ema_decay), master + i,
+                    average + i);
+      }
     }
     // Whoever reads the copy waits for this thread, which orders no such
     // stores.
-    hwy::FlushStream();
+    if (streams) hwy::FlushStream();
   });
 }
 

@@ -93,14 +93,15 @@ TEST_P(CudaBitsTest, AdamWAndTheAverageAreTheHosts) {
     const Tensor master = operand(1), m = operand(2);
     const Tensor v = Multiply(operand(3), operand(3));
     const Tensor value = Tensor::Empty(device, shape, GetParam());
-    const Tensor average = operand(4);
+    const Tensor average = operand(4), with_step = operand(6);
     AdamWStep({.learning_rate = 1e-3,
                .weight_decay = 0.1,
                .step = 7,
-               .gradient_scale = 0.37},
-              operand(5), master, m, v, value);
+               .gradient_scale = 0.37,
+               .ema_decay = 0.8},
+              operand(5), master, m, v, value, with_step);
     EmaStep(0.9, master, average);
-    return {master, m, v, value, average};
+    return {master, m, v, value, average, with_step};
   });
 }
 

@@ -54,20 +54,6 @@ __global__ void __launch_bounds__(kThreads)
   StorePack(masters, value + at, rest);
 }
 
-void AdamW(Stream& stream, const AdamWArguments& a) {
-  if (a.n == 0) return;
-  DispatchElement(a.value_dtype, [&]<typename Value>(Value) {
-    using C = ComputeType<Value>;
-    constexpr int kSize = kPackSize<C, Value>;
-    Launch({GridFor((a.n + kSize - 1) / kSize, kThreads), kThreads, 0,
-            Handle(stream)},
-           AdamWKernel<C, Value>, a.n, AdamWFactors<C>(a),
-           static_cast<const C*>(a.grad), static_cast<C*>(a.master),
-           static_cast<C*>(a.m), static_cast<C*>(a.v),
-           static_cast<Value*>(a.value));
-  });
-}
-
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     EmaKernel(int64_t n, ComputeType<T> step, const T* x, T* average) {
@@ -93,6 +79,21 @@ void Ema(Stream& stream, DType dtype, int64_t n, double decay, const void* x,
            EmaKernel<T>, n, static_cast<ComputeType<T>>(1 - decay),
            static_cast<const T*>(x), static_cast<T*>(average));
   });
+}
+
+void AdamW(Stream& stream, const AdamWArguments& a) {
+  if (a.n == 0) return;
+  DispatchElement(a.value_dtype, [&]<typename Value>(Value) {
+    using C = ComputeType<Value>;
+    constexpr int kSize = kPackSize<C, Value>;
+    Launch({GridFor((a.n + kSize - 1) / kSize, kThreads), kThreads, 0,
+            Handle(stream)},
+           AdamWKernel<C, Value>, a.n, AdamWFactors<C>(a),
+           static_cast<const C*>(a.grad), static_cast<C*>(a.master),
+           static_cast<C*>(a.m), static_cast<C*>(a.v),
+           static_cast<Value*>(a.value));
+  });
+  if (a.averages) Ema(stream, a.dtype, a.n, a.ema_decay, a.master, a.average);
 }
 
 }  // namespace

@@ -23,11 +23,14 @@ struct AdamWArguments {
   double correction1 = 1;
   double correction2 = 1;
   double gradient_scale = 1;
+  bool averages = false;
+  double ema_decay = 0;
   const void* grad = nullptr;
   void* master = nullptr;
   void* m = nullptr;
   void* v = nullptr;
   void* value = nullptr;
+  void* average = nullptr;  // of the dtype; with `averages`: as ema() after it
 };
 
 struct OptimizerKernels {
