@@ -195,7 +195,8 @@ void Optimizer::Update(int bucket, int64_t step, double learning_rate) {
       home_bytes_ +=
           part.gradient.bytes() +
           2 * (part.master.bytes() + part.m.bytes() + part.v.bytes() +
-               (part.ema.defined() ? part.ema.bytes() : 0));
+               (part.ema.defined() ? part.ema.bytes() : 0)) +
+          (part.master.dtype() == part.value.dtype() ? 0 : part.value.bytes());
     }
   }
   Return(bucket, /*states_changed=*/true, /*values_changed=*/true);

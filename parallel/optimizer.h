@@ -87,7 +87,8 @@ class Optimizer {
     return owned_;
   }
   // What all updates so far have read and written of the host's memory:
-  // gradients, masters, moments and averages of what has its home there.
+  // gradients, masters, moments, averages and rounded copies of what has its
+  // home there.
   int64_t home_bytes() const { return home_bytes_; }
 
   // Rewrites the values from the masters (after loading a checkpoint).

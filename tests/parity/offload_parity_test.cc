@@ -367,7 +367,9 @@ struct Run {
   MemoryStatistics predicted;
   MemoryStatistics device;
   MemoryStatistics host;
-  CopiedBytes copied;  // in the second
+  // In the second:
+  CopiedBytes copied;
+  int64_t update_bytes = 0;
 };
 
 absl::StatusOr<Run> RunOnOneRank(const GridCase& grid, int64_t device_bytes,
@@ -381,20 +383,24 @@ absl::StatusOr<Run> RunOnOneRank(const GridCase& grid, int64_t device_bytes,
           const std::unique_ptr<RankModel> model,
           RankModel::Build(setup, PlanOf(grid), device, factory, host_bytes));
       CopiedBytes before;
+      int64_t update_bytes = 0;
       for (int64_t step = 1; step <= 2; ++step) {
         before = model->copied_bytes();
         ASSIGN_OR_RETURN(
             const Batch batch,
             RandomBatches(setup)(device, step, 0, model->local_batch()));
-        RETURN_IF_ERROR(
-            model->Step(batch, {.step = step, .learning_rate = 1e-3}).status());
+        ASSIGN_OR_RETURN(
+            const GlobalStepResult result,
+            model->Step(batch, {.step = step, .learning_rate = 1e-3}));
+        update_bytes = result.times.update_bytes;
       }
       const CopiedBytes after = model->copied_bytes();
       return Run{
           model->predicted_memory(),
           device.Statistics(),
           model->host_memory(),
-          {after.to_device - before.to_device, after.to_home - before.to_home}};
+          {after.to_device - before.to_device, after.to_home - before.to_home},
+          update_bytes};
     }();
   });
   return run;
@@ -452,6 +458,21 @@ GridCase WideAdapters(WeightFormat frozen) {
   GridCase grid = Wide();
   grid.trained = Adapters(frozen);
   return grid;
+}
+
+// What a step says of the host's memory: of each parameter the gradient is
+// read, the master and two moments are read and written, a rounded copy is
+// written.
+TEST(OffloadUpdatesTest, BytesAreThoseOfStatesAndRoundedCopies) {
+  GridCase grid = Offloaded(Wide(), 2);
+  const auto single = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
+  ASSERT_TRUE(single.ok()) << single.status();
+  EXPECT_GT(single->update_bytes, 0);
+  EXPECT_EQ(single->update_bytes % 28, 0);
+  grid.dtype = DType::kBFloat16;
+  const auto half = RunOnOneRank(grid, kLimitBytes, kLimitBytes);
+  ASSERT_TRUE(half.ok()) << half.status();
+  EXPECT_EQ(half->update_bytes, single->update_bytes / 28 * 30);
 }
 
 // Of N blocks with k places a microbatch copies in 2 (N - k), and a step what
