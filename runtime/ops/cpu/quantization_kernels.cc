@@ -77,6 +77,50 @@ QuantizationError QuantizeRow(const QuantizedMatrix& layout,
   return error;
 }
 
+// What each code of a scale stands for is multiplied and rounded once, not for
+// each element that has it.
+template <typename T>
+void DequantizeRow(const QuantizedMatrix& layout, const uint8_t* codes,
+                   const float* scales, T* values) {
+  const bool float8 = layout.format == WeightFormat::kFloat8;
+  if (float8 && layout.columns < 256) {
+    for (int64_t i = 0; i < layout.columns; ++i) {
+      values[i] = static_cast<T>(scales[0] * Float8Values()[codes[i]]);
+    }
+    return;
+  }
+  T of_codes[256];
+  if (float8) {
+    for (int code = 0; code < 256; ++code) {
+      of_codes[code] = static_cast<T>(scales[0] * Float8Values()[code]);
+    }
+    for (int64_t i = 0; i < layout.columns; ++i) values[i] = of_codes[codes[i]];
+    return;
+  }
+  int64_t end = 0;
+  for (int64_t block = 0; block < layout.blocks(); ++block) {
+    for (int code = 0; code < 16; ++code) {
+      of_codes[code] =
+          static_cast<T>(scales[block] * kNormalFloat4Levels[code]);
+    }
+    const int64_t begin = end;
+    end = std::min(layout.columns,
+                   begin + kNormalFloat4Block -
+                       (layout.first_column + begin) % kNormalFloat4Block);
+    int64_t i = begin;
+    if (i % 2 == 1) {
+      values[i] = of_codes[codes[i / 2] >> 4];
+      ++i;
+    }
+    for (; i + 2 <= end; i += 2) {
+      const uint8_t two = codes[i / 2];
+      values[i] = of_codes[two & 0xf];
+      values[i + 1] = of_codes[two >> 4];
+    }
+    if (i < end) values[i] = of_codes[codes[i / 2] & 0xf];
+  }
+}
+
 }  // namespace
 
 QuantizationError QuantizeKernel(const QuantizedMatrix& layout, DType dtype,
@@ -106,15 +150,11 @@ void DequantizeKernel(const QuantizedMatrix& layout, const void* codes,
   DispatchFloating(dtype, [&](auto element) {
     using T = decltype(element);
     ParallelRows(layout.rows, layout.columns, [&](int64_t row) {
-      const uint8_t* const of_row =
-          static_cast<const uint8_t*>(codes) + row * layout.code_bytes();
-      const float* const scale =
-          static_cast<const float*>(scales) + row * layout.blocks();
-      T* const out = static_cast<T*>(values) + row * layout.columns;
-      for (int64_t i = 0; i < layout.columns; ++i) {
-        out[i] = static_cast<T>(scale[layout.block_of(i)] *
-                                DecodedBy(layout, of_row, i));
-      }
+      DequantizeRow(
+          layout,
+          static_cast<const uint8_t*>(codes) + row * layout.code_bytes(),
+          static_cast<const float*>(scales) + row * layout.blocks(),
+          static_cast<T*>(values) + row * layout.columns);
     });
   });
 }
