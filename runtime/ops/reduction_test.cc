@@ -96,6 +96,18 @@ TEST_P(ReductionTest, Softmax) {
   ExpectNear(SoftmaxBackward(y, slope), back, "softmax gradient");
 }
 
+// Which rows a rank has, or a piece of a batch, is no business of a row's.
+TEST_P(ReductionTest, ARowsSoftmaxHasTheSameBitsInEveryPlace) {
+  const int64_t n = width(), rows = 37;
+  const Tensor x = operands_({rows, n});
+  const std::vector<double> whole = Doubles(SoftmaxForward(x));
+  for (const int64_t begin : {1, 5, 16, 36}) {
+    EXPECT_EQ(Doubles(SoftmaxForward(x.Slice(begin, rows))),
+              std::vector<double>(whole.begin() + begin * n, whole.end()))
+        << begin;
+  }
+}
+
 TEST_P(ReductionTest, SumTokensAddsTheRowsOfEachSample) {
   const int64_t n = width();
   const Tensor x = operands_({2, 5, n});
@@ -153,7 +165,7 @@ TEST_P(ReductionTest, CrossEntropy) {
 INSTANTIATE_TEST_SUITE_P(
     TypesAndTails, ReductionTest,
     testing::Combine(testing::ValuesIn(kFloatingTypes),
-                     testing::Values(1, 7, 64, 100, 385)),
+                     testing::Values(1, 7, 12, 64, 100, 385)),
     [](const testing::TestParamInfo<ReductionTest::ParamType>& info) {
       return std::string(DTypeName(std::get<0>(info.param))) + "_" +
              std::to_string(std::get<1>(info.param));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <type_traits>
 #include <vector>
 
 #include "runtime/ops/cpu/parallel_rows.h"
@@ -44,14 +45,17 @@ double SumBlocks(int64_t n, F&& f, const In*... in) {
       std::plus<double>());
 }
 
+// The higher of two in each lane, or NaN if one is.
+template <class V>
+HWY_INLINE V Higher(V a, V b) {
+  return hn::IfThenElse(hn::Or(hn::Gt(b, a), hn::IsNaN(b)), b, a);
+}
+
 // The highest of f(tag, x at i), or NaN if any is NaN: nothing compares above
 // it once it is taken.
 template <typename T, typename F>
 HWY_INLINE ComputeType<T> Highest(int64_t n, const T* x, F&& f) {
   using C = ComputeType<T>;
-  const auto higher = [](auto, auto a, auto b) HWY_ATTR {
-    return hn::IfThenElse(hn::Or(hn::Gt(b, a), hn::IsNaN(b)), b, a);
-  };
   const hn::ScalableTag<C> full;
   const hn::CappedTag<C, 1> one;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(full));
@@ -60,15 +64,15 @@ HWY_INLINE ComputeType<T> Highest(int64_t n, const T* x, F&& f) {
   if (n >= lanes) {
     auto each = f(full, LoadAt(full, x));
     for (i = lanes; i + lanes <= n; i += lanes) {
-      each = higher(full, each, f(full, LoadAt(full, x + i)));
+      each = Higher(each, f(full, LoadAt(full, x + i)));
     }
     C values[hn::MaxLanes(decltype(full)())];
     hn::StoreU(each, full, values);
     for (int64_t k = 0; k < lanes; ++k) {
-      highest = higher(one, highest, hn::LoadU(one, values + k));
+      highest = Higher(highest, hn::LoadU(one, values + k));
     }
   }
-  for (; i < n; ++i) highest = higher(one, highest, f(one, LoadAt(one, x + i)));
+  for (; i < n; ++i) highest = Higher(highest, f(one, LoadAt(one, x + i)));
   return hn::GetLane(highest);
 }
 
@@ -124,11 +128,65 @@ void BlockSumsOfSquares(DType dtype, int64_t n, int64_t block, const void* x,
   });
 }
 
+// Elements of the longest row that has no two vectors of its own, so that its
+// sum runs element by element.
+template <typename C>
+constexpr int64_t kShortRow = 2 * hn::MaxLanes(hn::ScalableTag<C>()) - 1;
+
+// Softmax of as many short rows as there are lanes, at most: a lane does what
+// its row would by itself, in the same order.
+template <typename C>
+HWY_INLINE void SoftmaxOfShortRows(int64_t rows, int64_t width, const C* x,
+                                   C* y) {
+  const hn::ScalableTag<C> d;
+  constexpr int64_t kLanes = hn::MaxLanes(decltype(d)());
+  C columns[kShortRow<C> * kLanes];  // [width, lanes]
+  for (int64_t i = 0; i < width; ++i) {
+    for (int64_t row = 0; row < kLanes; ++row) {
+      columns[i * kLanes + row] = row < rows ? x[row * width + i] : C(0);
+    }
+  }
+  auto highest = hn::LoadU(d, columns);
+  for (int64_t i = 1; i < width; ++i) {
+    highest = Higher(highest, hn::LoadU(d, columns + i * kLanes));
+  }
+  auto sum = hn::Zero(d);
+  for (int64_t i = 0; i < width; ++i) {
+    C* const column = columns + i * kLanes;
+    const auto e = FastExp<C>(d, hn::Sub(hn::LoadU(d, column), highest));
+    sum = hn::Add(sum, e);
+    hn::StoreU(e, d, column);
+  }
+  const auto scale = hn::Div(hn::Set(d, C(1)), sum);
+  for (int64_t i = 0; i < width; ++i) {
+    C* const column = columns + i * kLanes;
+    hn::StoreU(hn::Mul(hn::LoadU(d, column), scale), d, column);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < width; ++i) {
+      y[row * width + i] = columns[i * kLanes + row];
+    }
+  }
+}
+
 void SoftmaxForward(DType dtype, int64_t rows, int64_t width, const void* x,
                     void* y) {
   DispatchElement(dtype, [&](auto element) {
     using T = decltype(element);
     using C = ComputeType<T>;
+    if constexpr (std::is_same_v<T, C>) {
+      if (width <= kShortRow<C>) {
+        constexpr int64_t kLanes = hn::MaxLanes(hn::ScalableTag<C>());
+        const int64_t blocks = (rows + kLanes - 1) / kLanes;
+        ParallelRows(blocks, kLanes * width, [&](int64_t block) HWY_ATTR {
+          const int64_t row = block * kLanes;
+          SoftmaxOfShortRows(std::min(kLanes, rows - row), width,
+                             static_cast<const C*>(x) + row * width,
+                             static_cast<C*>(y) + row * width);
+        });
+        return;
+      }
+    }
     ParallelRows(rows, width, [&](int64_t row) HWY_ATTR {
       const T* in = static_cast<const T*>(x) + row * width;
       T* out = static_cast<T*>(y) + row * width;
