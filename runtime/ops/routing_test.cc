@@ -2,8 +2,10 @@
 
 #include "runtime/ops/routing.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/ops_testing.h"
+#include "runtime/ops/pointwise.h"
 
 namespace trireme {
 namespace {
@@ -69,6 +72,48 @@ TEST(CountRoutesTest, CountsEachSampleByItself) {
       CountRoutes(Int32s(device, {4, 2}, {2, 0, -1, -1, 1, 2, 2, 1}), 2, 3,
                   DType::kBFloat16);
   EXPECT_THAT(Doubles(counts), ElementsAre(1, 0, 1, 0, 2, 2));
+}
+
+// Random, with many ties, all equal, and without a number or an order: routes
+// differ from a stable sort's nowhere, in whole blocks of rows or a rest.
+TEST_P(RoutingTest, TopKIsTheBeginningOfAStableSort) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const std::vector<double> strange = {
+      -kInfinity, 0.0,      -0.0, std::numeric_limits<double>::quiet_NaN(),
+      1,          kInfinity};
+  for (const int64_t n : {1, 4, 9, 64, 256}) {
+    const int64_t rows = 37;
+    const Tensor random = operands_({rows, n});
+    std::vector<std::vector<double>> matrices(4, Doubles(random));
+    for (int64_t i = 0; i < rows * n; ++i) {
+      matrices[1][i] = std::round(matrices[1][i]);
+      matrices[2][i] = 1;
+      matrices[3][i] = strange[i * 7 % 11 % strange.size()];
+    }
+    for (const std::vector<double>& values : matrices) {
+      const Tensor wide =
+          Tensor::FromValues<double>(device_, {rows, n}, values);
+      const Tensor x =
+          GetParam() == DType::kFloat64 ? wide : Cast(wide, GetParam());
+      for (const int64_t k : {int64_t{1}, int64_t{2}, int64_t{8}, n}) {
+        if (k > n) continue;
+        std::vector<int32_t> expected;
+        for (int64_t row = 0; row < rows; ++row) {
+          const auto value = [&](int32_t column) {
+            const double of = values[row * n + column];
+            return std::isnan(of) ? -kInfinity : of;
+          };
+          std::vector<int32_t> columns(n);
+          std::iota(columns.begin(), columns.end(), 0);
+          std::stable_sort(
+              columns.begin(), columns.end(),
+              [&](int32_t a, int32_t b) { return value(a) > value(b); });
+          expected.insert(expected.end(), columns.begin(), columns.begin() + k);
+        }
+        EXPECT_EQ(TopK(x, k).ToVector<int32_t>(), expected) << k << " of " << n;
+      }
+    }
+  }
 }
 
 TEST_P(RoutingTest, ColumnsAreSelectedAndTheirGradientsPlaced) {

@@ -26,32 +26,6 @@ int32_t ColumnAt(const ColumnChoice& choice, const int32_t* indices,
 
 }  // namespace
 
-void TopKKernel(DType dtype, const ColumnChoice& choice, const void* x,
-                int32_t* indices) {
-  DispatchFloating(dtype, [&]<typename T>(T) {
-    using C = ComputeType<T>;
-    ParallelRows(choice.rows, choice.columns * choice.k, [&](int64_t row) {
-      const T* from = static_cast<const T*>(x) + row * choice.columns;
-      int32_t* chosen = indices + row * choice.k;
-      // Insertion into the sorted choices: a later column moves ahead of
-      // strictly smaller ones only.
-      int64_t filled = 0;
-      const auto value = [&](int64_t column) {
-        const C wide = Wide(from[column]);
-        return std::isnan(wide) ? -std::numeric_limits<C>::infinity() : wide;
-      };
-      for (int64_t column = 0; column < choice.columns; ++column) {
-        int64_t at = filled;
-        while (at > 0 && value(column) > value(chosen[at - 1])) --at;
-        if (at == choice.k) continue;
-        filled = std::min(filled + 1, choice.k);
-        std::copy_backward(chosen + at, chosen + filled - 1, chosen + filled);
-        chosen[at] = static_cast<int32_t>(column);
-      }
-    });
-  });
-}
-
 void SelectColumnsKernel(DType dtype, const ColumnChoice& choice,
                          const int32_t* indices, const void* x, void* y) {
   DispatchFloating(dtype, [&]<typename T>(T) {
@@ -91,14 +65,17 @@ void SortRoutesKernel(const RouteSort& sort) {
   for (int64_t g = 1; g < sort.groups; ++g) {
     next[g] = next[g - 1] + sort.counts[g - 1];
   }
-  for (int64_t i = 0; i < n; ++i) {
-    const int32_t group = sort.group[i];
-    sort.places[i] = -1;
-    if (group < 0) continue;
-    const int64_t row = next[group]++;
-    sort.places[i] = static_cast<int32_t>(row);
-    sort.routes[row] = static_cast<int32_t>(i);
-    sort.token[row] = static_cast<int32_t>(i / sort.k);
+  int64_t i = 0;
+  for (int64_t token = 0; token < sort.tokens; ++token) {
+    for (const int64_t end = i + sort.k; i < end; ++i) {
+      const int32_t group = sort.group[i];
+      sort.places[i] = -1;
+      if (group < 0) continue;
+      const int64_t row = next[group]++;
+      sort.places[i] = static_cast<int32_t>(row);
+      sort.routes[row] = static_cast<int32_t>(i);
+      sort.token[row] = static_cast<int32_t>(token);
+    }
   }
 }
 
