@@ -3,7 +3,9 @@
 
 #include "moe/expert_choice.h"
 
+#include <cstdint>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -82,6 +84,41 @@ TEST(ExpertChoiceTest, ByScoreTheLeastSureTokensAreDropped) {
   std::vector<int32_t> choices = ChooseExperts(config, kScores, {});
   DropOverCapacity(config, kScores, 1, choices);
   EXPECT_THAT(choices, ElementsAre(-1, 0, -1, 1));
+}
+
+// Of seven tokens the experts have 3, 3 and 1 at most: with room for 3 a bound
+// is none, however drops are ordered; with one place less both fullest experts
+// lose the last route that they had room for.
+TEST(ExpertChoiceTest, ABoundThatIsNotReachedDropsNothing) {
+  const std::vector<double> scores = {0.6, 0.3, 0.1, 0.1, 0.8, 0.1, 0.7,
+                                      0.2, 0.1, 0.2, 0.5, 0.3, 0.0, 0.1,
+                                      0.9, 0.8, 0.1, 0.1, 0.0, 0.9, 0.1};
+  for (const auto& [drop, first, second] :
+       {std::tuple(MoeConfig::Drop::kByOrder, 5, 6),
+        std::tuple(MoeConfig::Drop::kByScore, 0, 3)}) {
+    const MoeConfig config = {
+        .experts = 3, .top_k = 1, .capacity_factor = 1.25, .drop = drop};
+    const std::vector<int32_t> asked = ChooseExperts(config, scores, {});
+    ASSERT_EQ(ExpertCapacity(config, 7), 3);
+    std::vector<int32_t> kept = asked;
+    DropOverCapacity(config, scores, 3, kept);
+    EXPECT_EQ(kept, asked);
+    std::vector<int32_t> expected = asked;
+    expected[first] = expected[second] = -1;
+    kept = asked;
+    DropOverCapacity(config, scores, 2, kept);
+    EXPECT_EQ(kept, expected);
+  }
+}
+
+// Two ranks that broke the tie unlike would send a token to other experts.
+TEST(ExpertChoiceTest, OfEqualGroupsTheLowestIsUsed) {
+  const std::vector<double> scores = {0.1, 0.2, 0.1, 0.2, 0.0, 0.4};
+  const MoeConfig config = {
+      .experts = 6, .top_k = 2, .groups = 3, .top_groups = 1};
+  EXPECT_THAT(ChooseExperts(config, scores, {}), ElementsAre(5, 4));
+  const std::vector<double> equal = {0.1, 0.2, 0.1, 0.2, 0.2, 0.1};
+  EXPECT_THAT(ChooseExperts(config, equal, {}), ElementsAre(1, 0));
 }
 
 TEST(ExpertChoiceTest, ExpertsTakeAsManyTokensAsTheirCapacity) {
