@@ -305,17 +305,22 @@ def recomputed(block):
     return Module()
 
 
+def peer_sizes():
+    """Of the DiT-B that our own steps train."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    import peer_dit
+    return peer_dit.Sizes(hidden=HIDDEN, layers=BLOCKS, heads=HEADS,
+                          grid=PATCHES, channels=1, batch=BATCH, classes=10)
+
+
 def peer_model(threads):
     """A DiT-B whose blocks compute again in backward, and those."""
     import torch
-    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    sizes = peer_sizes()
     import peer_dit
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    peer_dit.HIDDEN, peer_dit.LAYERS, peer_dit.HEADS = HIDDEN, BLOCKS, HEADS
-    peer_dit.GRID, peer_dit.CHANNELS, peer_dit.BATCH = PATCHES, 1, BATCH
-    peer_dit.CLASSES = 10
-    model = peer_dit.build()
+    model = peer_dit.build(sizes)
     blocks = list(model.blocks)
     for i, block in enumerate(blocks):
         model.blocks[i] = recomputed(block)
@@ -325,7 +330,7 @@ def peer_model(threads):
 def loss_of(model, dtype):
     import torch
     import peer_dit
-    x, classes = peer_dit.batch()
+    x, classes = peer_dit.batch(peer_sizes())
     noise = torch.randn_like(x)
     t = torch.sigmoid(torch.randn(len(x)))
     at = t.reshape(-1, 1, 1, 1)
