@@ -19,6 +19,13 @@ Tensor AsMatrix(const Tensor& weight) {
   return weight.Reshape({-1, weight.dim(-1)});
 }
 
+// f of the weight's matrix as products take it: values, or codes.
+template <typename F>
+Tensor OfMatrix(const Parameter& weight, const F& f) {
+  return weight.format == WeightFormat::kFull ? f(AsMatrix(weight.value))
+                                              : f(weight.quantized);
+}
+
 Tensor Flat(const Tensor& x) { return x.Reshape({-1}); }
 
 constexpr std::string_view kInputGradient = "linear input gradient";
@@ -51,9 +58,11 @@ Tensor InputGradient(const Tensor& dy, const Parameter& weight,
     return x.defined() ? ActivationBackward(activation, x, dx) : dx;
   }
   const MatMulOptions options = {.label = kInputGradient};
-  return x.defined() ? MatMulActivationBackward(dy, WeightMatrix(weight),
-                                                activation, x, options)
-                     : MatMul(dy, WeightMatrix(weight), nullptr, options);
+  return OfMatrix(weight, [&](const auto& matrix) {
+    return x.defined()
+               ? MatMulActivationBackward(dy, matrix, activation, x, options)
+               : MatMul(dy, matrix, nullptr, options);
+  });
 }
 
 }  // namespace
@@ -80,8 +89,10 @@ Variable Linear(Tape& tape, const Variable& x, Parameter& weight,
           ? Float8Product(whole, Float8Operand::kInput, WeightMatrix(weight),
                           Float8Of::kRows, addend, weight.float8_delay,
                           exchange.agree_forward, weight.name)
-          : MatMul(whole, WeightMatrix(weight), addend,
-                   {.transpose_b = true, .label = weight.name});
+          : OfMatrix(weight, [&](const auto& matrix) {
+              return MatMul(whole, matrix, addend,
+                            {.transpose_b = true, .label = weight.name});
+            });
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   // Only the weight's gradient reads the input.

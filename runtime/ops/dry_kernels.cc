@@ -154,13 +154,20 @@ Float8Kernels DryFloat8() {
           }};
 }
 
+int64_t CodesAndScales(const QuantizedMatrix& matrix) {
+  return matrix.rows *
+         (matrix.code_bytes() + matrix.blocks() * int64_t{sizeof(float)});
+}
+
 GemmKernels DryGemm(const GemmKernels& twin) {
   GemmKernels kernels = twin;
   kernels.run = [](Stream& stream, const GemmSpec& s, const GemmOperands&) {
-    const int64_t read =
-        (Matrices(s, s.a) * s.m * s.k + Matrices(s, s.b) * s.k * s.n) *
-            (s.float8 ? 1 : DTypeSize(s.dtype)) +
-        (s.bias ? s.n : 0) * DTypeSize(s.dtype);
+    const int64_t size = s.float8 ? 1 : DTypeSize(s.dtype);
+    const int64_t read = Matrices(s, s.a) * s.m * s.k * size +
+                         (s.b_codes.format == WeightFormat::kFull
+                              ? Matrices(s, s.b) * s.k * s.n * size
+                              : CodesAndScales(s.b_codes)) +
+                         (s.bias ? s.n : 0) * DTypeSize(s.dtype);
     const int64_t written = s.batch * s.m * s.n * (s.accumulate ? 2 : 1);
     stream.Count({.product_flops = 2 * s.batch * s.m * s.n * s.k,
                   .bytes = read + written * DTypeSize(s.out_dtype),

@@ -8,6 +8,7 @@
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/ops_testing.h"
 #include "runtime/ops/pointwise.h"
+#include "runtime/ops/quantization.h"
 
 namespace trireme {
 namespace {
@@ -43,6 +44,19 @@ TEST_F(DryKernelsTest, ProductsAreTwoFlopsAMultiplyAdd) {
   });
   EXPECT_EQ(accumulated.product_flops, 2 * 20 * 7 * 11);
   EXPECT_EQ(accumulated.bytes, 2 * (20 * 7 + 20 * 11) + 2 * 4 * 7 * 11);
+}
+
+// Weights in few bits are read as such.
+TEST_F(DryKernelsTest, ProductsReadCodesAndScales) {
+  const QuantizedTensor b = EmptyQuantized(
+      device_,
+      {.format = WeightFormat::kNormalFloat4, .rows = 11, .columns = 70},
+      "weights");
+  const Tensor a = Empty({20, 70});
+  const Work work =
+      WorkOf([&] { MatMul(a, b, nullptr, {.transpose_b = true}); });
+  EXPECT_EQ(work.product_flops, 2 * 20 * 70 * 11);
+  EXPECT_EQ(work.bytes, 2 * (20 * 70 + 20 * 11) + 11 * (35 + 2 * 4));
 }
 
 TEST_F(DryKernelsTest, AttentionIsTwoProductsForwardAndFourBackward) {

@@ -19,10 +19,10 @@ struct Matrices {
   int64_t columns;
 };
 
-Matrices AsMatrices(const Tensor& x, bool transpose) {
-  CHECK_GE(x.rank(), 2) << x.shape();
-  Matrices result{x.shape().elements_before(x.rank() - 2), x.dim(-2),
-                  x.dim(-1)};
+Matrices AsMatrices(const Shape& shape, bool transpose) {
+  CHECK_GE(shape.rank(), 2) << shape;
+  Matrices result{shape.elements_before(shape.rank() - 2), shape.dim(-2),
+                  shape.dim(-1)};
   if (transpose) std::swap(result.rows, result.columns);
   return result;
 }
@@ -76,17 +76,39 @@ GemmOperands OperandsOfCodes(const QuantizedTensor& a,
           .b_scales = b.scales.raw_data()};
 }
 
+// What a product is by: values of a's dtype, or codes.
+struct RightOperand {
+  Shape shape;
+  const void* data;
+  QuantizedMatrix codes = {};
+  const void* scales = nullptr;
+};
+
+RightOperand ValuesFor(const Tensor& a, const Tensor& b) {
+  CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
+  return {.shape = b.shape(), .data = b.raw_data()};
+}
+
+RightOperand CodesFor(const Tensor& a, const QuantizedTensor& b,
+                      const MatMulOptions& options) {
+  CHECK(b.defined()) << options.label;
+  CHECK(!options.transpose_a || a.rank() == 2) << options.label;
+  return {.shape = {b.layout.rows, b.layout.columns},
+          .data = b.codes.raw_data(),
+          .codes = b.layout,
+          .scales = b.scales.raw_data()};
+}
+
 // MatMul, times a function's derivative at x if that is not null.
-Tensor Product(const Tensor& a, const Tensor& b, const Tensor* bias,
+Tensor Product(const Tensor& a, const RightOperand& b, const Tensor* bias,
                Activation derivative, const Tensor* x,
                const MatMulOptions& options) {
-  CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
-  Matrices left = AsMatrices(a, options.transpose_a);
-  const Matrices right = AsMatrices(b, options.transpose_b);
-  CHECK_EQ(left.columns, right.rows) << a.shape() << " times " << b.shape();
+  Matrices left = AsMatrices(a.shape(), options.transpose_a);
+  const Matrices right = AsMatrices(b.shape, options.transpose_b);
+  CHECK_EQ(left.columns, right.rows) << a.shape() << " times " << b.shape;
   const bool shared_b = right.count == 1;
   CHECK(shared_b || right.count == left.count)
-      << a.shape() << " times " << b.shape();
+      << a.shape() << " times " << b.shape;
 
   Shape shape = a.shape();
   shape.set_dim(-2, left.rows);
@@ -109,15 +131,17 @@ Tensor Product(const Tensor& a, const Tensor& b, const Tensor* bias,
   const bool batched = spec.batch > 1;
   spec.a =
       Strides(a.dim(-1), options.transpose_a, batched ? spec.m * spec.k : 0);
-  spec.b = Strides(b.dim(-1), options.transpose_b,
+  spec.b = Strides(b.shape.dim(-1), options.transpose_b,
                    batched && !shared_b ? spec.k * spec.n : 0);
+  spec.b_codes = b.codes;
   spec.out = Strides(spec.n, false, batched ? spec.m * spec.n : 0);
   spec.dtype = a.dtype();
   spec.out_dtype = out_dtype;
   spec.bias = bias != nullptr;
   spec.activation = options.activation;
   CheckBias(bias, spec);
-  GemmOperands operands = {.a = a.raw_data(), .b = b.raw_data()};
+  GemmOperands operands = {
+      .a = a.raw_data(), .b = b.data, .b_scales = b.scales};
   if (x != nullptr) {
     CHECK_EQ(x->shape(), out.shape()) << options.label;
     CHECK(x->dtype() == a.dtype() && out_dtype == a.dtype()) << options.label;
@@ -134,13 +158,25 @@ Tensor Product(const Tensor& a, const Tensor& b, const Tensor* bias,
 
 Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias,
               const MatMulOptions& options) {
-  return Product(a, b, bias, Activation::kNone, nullptr, options);
+  return Product(a, ValuesFor(a, b), bias, Activation::kNone, nullptr, options);
+}
+
+Tensor MatMul(const Tensor& a, const QuantizedTensor& b, const Tensor* bias,
+              const MatMulOptions& options) {
+  return Product(a, CodesFor(a, b, options), bias, Activation::kNone, nullptr,
+                 options);
 }
 
 Tensor MatMulActivationBackward(const Tensor& a, const Tensor& b,
                                 Activation activation, const Tensor& x,
                                 const MatMulOptions& options) {
-  return Product(a, b, nullptr, activation, &x, options);
+  return Product(a, ValuesFor(a, b), nullptr, activation, &x, options);
+}
+
+Tensor MatMulActivationBackward(const Tensor& a, const QuantizedTensor& b,
+                                Activation activation, const Tensor& x,
+                                const MatMulOptions& options) {
+  return Product(a, CodesFor(a, b, options), nullptr, activation, &x, options);
 }
 
 void MatMulAccumulate(const Tensor& a, const Tensor& b,
@@ -149,8 +185,8 @@ void MatMulAccumulate(const Tensor& a, const Tensor& b,
   CHECK(a.dtype() == b.dtype()) << a.dtype() << " times " << b.dtype();
   const Tensor a2 = a.Reshape({-1, a.dim(-1)});
   const Tensor b2 = b.Reshape({-1, b.dim(-1)});
-  const Matrices left = AsMatrices(a2, options.transpose_a);
-  const Matrices right = AsMatrices(b2, options.transpose_b);
+  const Matrices left = AsMatrices(a2.shape(), options.transpose_a);
+  const Matrices right = AsMatrices(b2.shape(), options.transpose_b);
   CHECK_EQ(left.columns, right.rows) << a.shape() << " times " << b.shape();
   CHECK(out.shape() == (Shape{left.rows, right.columns}))
       << out.shape() << " += " << a.shape() << " times " << b.shape();

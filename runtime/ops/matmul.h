@@ -36,11 +36,20 @@ struct MatMulOptions {
 Tensor MatMul(const Tensor& a, const Tensor& b, const Tensor* bias = nullptr,
               const MatMulOptions& options = {});
 
+// The same by what the codes of a matrix stand for, rounded to a's dtype. The
+// host makes it while it multiplies, some columns of op(b) at a time
+// (runtime/ops/cpu/quantized_gemm.h); a GPU makes all of it in workspace first.
+Tensor MatMul(const Tensor& a, const QuantizedTensor& b,
+              const Tensor* bias = nullptr, const MatMulOptions& options = {});
+
 // dx = (op(a)·op(b))∘activation'(x), for x of dx's shape and all of one dtype:
 // the gradient of what an activation in front of a product was made of.
 // Leading dims of a are rows. On GPUs in the product's own pass where cuBLASLt
 // has it, which then rounds once, else rounded twice as two ops are.
 Tensor MatMulActivationBackward(const Tensor& a, const Tensor& b,
+                                Activation activation, const Tensor& x,
+                                const MatMulOptions& options = {});
+Tensor MatMulActivationBackward(const Tensor& a, const QuantizedTensor& b,
                                 Activation activation, const Tensor& x,
                                 const MatMulOptions& options = {});
 

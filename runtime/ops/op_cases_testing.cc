@@ -314,6 +314,20 @@ std::vector<OpCase> Float8() {
        /*same_on_any_threads=*/false}};
 }
 
+// Columns of a matrix of 200.
+QuantizedTensor QuantizedWeights(Device& device,
+                                 const QuantizedMatrix& layout) {
+  CpuDevice host(int64_t{1} << 30);
+  std::vector<float> weights(layout.rows * 200);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weights[i] = static_cast<float>(std::sin(static_cast<double>(i)));
+  }
+  const QuantizedTensor quantized = EmptyQuantized(device, layout, "weights");
+  Quantize(Tensor::FromValues<float>(host, {layout.rows, 200}, weights),
+           quantized);
+  return quantized;
+}
+
 std::vector<OpCase> Embeddings() {
   return {
       {"Rows",
@@ -332,24 +346,14 @@ std::vector<OpCase> Embeddings() {
       {"Dequantize",
        [](Operands& in) -> std::vector<Tensor> {
          const Tensor like = in({1});
-         CpuDevice host(int64_t{1} << 30);
-         std::vector<float> weights(67 * 200);
-         for (size_t i = 0; i < weights.size(); ++i) {
-           weights[i] = static_cast<float>(std::sin(static_cast<double>(i)));
-         }
-         const Tensor matrix =
-             Tensor::FromValues<float>(host, {67, 200}, weights);
          std::vector<Tensor> results;
          for (const WeightFormat format :
               {WeightFormat::kFloat8, WeightFormat::kNormalFloat4}) {
            const QuantizedTensor quantized =
-               EmptyQuantized(like.device(),
-                              {.format = format,
-                               .rows = 67,
-                               .columns = 81,
-                               .first_column = 50},
-                              "weights");
-           Quantize(matrix, quantized);
+               QuantizedWeights(like.device(), {.format = format,
+                                                .rows = 67,
+                                                .columns = 81,
+                                                .first_column = 50});
            results.push_back(Dequantize(quantized, like.dtype(), "weights"));
          }
          return results;
@@ -458,6 +462,26 @@ std::vector<OpCase> Products() {
              MatMulActivationBackward(dy, odd, Activation::kGeluTanh, odd_x),
              MatMulActivationBackward(dy, weight, Activation::kGelu, x),
              gradient, of_bias};
+       },
+       .same_on_any_threads = false},
+      {.name = "MatMul of codes",
+       .run = [](Operands& in) -> std::vector<Tensor> {
+         const Tensor x = in({3, 67, 149}), bias = in({145});
+         const Tensor dy = in({3, 67, 145});
+         std::vector<Tensor> results;
+         for (const WeightFormat format :
+              {WeightFormat::kFloat8, WeightFormat::kNormalFloat4}) {
+           const QuantizedTensor weight =
+               QuantizedWeights(x.device(), {.format = format,
+                                             .rows = 145,
+                                             .columns = 149,
+                                             .first_column = 51});
+           results.push_back(MatMul(x, weight, &bias, {.transpose_b = true}));
+           results.push_back(MatMul(dy, weight));
+           results.push_back(
+               MatMulActivationBackward(dy, weight, Activation::kGeluTanh, x));
+         }
+         return results;
        },
        .same_on_any_threads = false},
       {.name = "batched MatMul",

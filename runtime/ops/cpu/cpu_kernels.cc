@@ -21,6 +21,7 @@
 #include "runtime/ops/cpu/normalization_kernels.h"
 #include "runtime/ops/cpu/pointwise_kernels.h"
 #include "runtime/ops/cpu/quantization_kernels.h"
+#include "runtime/ops/cpu/quantized_gemm.h"
 #include "runtime/ops/cpu/random_kernels.h"
 #include "runtime/ops/cpu/reduction_kernels.h"
 #include "runtime/ops/cpu/routing_kernels.h"
@@ -85,12 +86,18 @@ CpuGemmSpec WithThreads(const GemmSpec& spec) {
   return {spec, AvailableThreads()};
 }
 
+bool HasCodes(const GemmSpec& spec) {
+  return spec.b_codes.format != WeightFormat::kFull;
+}
+
 int64_t GemmWorkspace(const GemmSpec& spec) {
   if (spec.float8) {
     const ProductOfValues of_values(spec);
     return of_values.workspace_at + GemmWorkspace(of_values.product);
   }
-  return PreparedGemm(WithThreads(ProductAlone(spec)))->workspace_bytes();
+  const CpuGemmSpec product = WithThreads(ProductAlone(spec));
+  return HasCodes(spec) ? QuantizedGemmWorkspace(product)
+                        : PreparedGemm(product)->workspace_bytes();
 }
 
 void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
@@ -110,9 +117,13 @@ void RunGemm(const GemmSpec& spec, const GemmOperands& operands) {
              .workspace = workspace + of_values.workspace_at});
     return;
   }
-  PreparedGemm(WithThreads(ProductAlone(spec)))
-      ->Run(operands.a, operands.b, operands.bias, operands.out,
-            operands.workspace);
+  const CpuGemmSpec product = WithThreads(ProductAlone(spec));
+  if (HasCodes(spec)) {
+    RunQuantizedGemm(product, operands);
+  } else {
+    PreparedGemm(product)->Run(operands.a, operands.b, operands.bias,
+                               operands.out, operands.workspace);
+  }
   if (spec.derivative != Activation::kNone) {
     ActivationBackwardKernel(spec.dtype, spec.derivative, spec.m * spec.n,
                              operands.x, operands.out, operands.out);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "runtime/core/log.h"
 #include "runtime/ops/cpu/float8_codes.h"
 #include "runtime/ops/cpu/parallel_rows.h"
 #include "runtime/ops/kernels/float8.h"
@@ -147,14 +148,28 @@ QuantizationError QuantizeKernel(const QuantizedMatrix& layout, DType dtype,
 
 void DequantizeKernel(const QuantizedMatrix& layout, const void* codes,
                       const void* scales, DType dtype, void* values) {
+  DequantizeColumnsKernel(layout, 0, layout.columns, codes, scales, dtype,
+                          values);
+}
+
+void DequantizeColumnsKernel(const QuantizedMatrix& layout, int64_t first,
+                             int64_t columns, const void* codes,
+                             const void* scales, DType dtype, void* values) {
+  CHECK_EQ(first % 2, 0);
+  QuantizedMatrix part = layout;
+  part.columns = columns;
+  part.first_column += first;
+  const bool float8 = layout.format == WeightFormat::kFloat8;
+  const auto* const first_code =
+      static_cast<const uint8_t*>(codes) + (float8 ? first : first / 2);
+  const auto* const first_scale =
+      static_cast<const float*>(scales) + layout.block_of(first);
   DispatchFloating(dtype, [&](auto element) {
     using T = decltype(element);
-    ParallelRows(layout.rows, layout.columns, [&](int64_t row) {
-      DequantizeRow(
-          layout,
-          static_cast<const uint8_t*>(codes) + row * layout.code_bytes(),
-          static_cast<const float*>(scales) + row * layout.blocks(),
-          static_cast<T*>(values) + row * layout.columns);
+    ParallelRows(layout.rows, columns, [&](int64_t row) {
+      DequantizeRow(part, first_code + row * layout.code_bytes(),
+                    first_scale + row * layout.blocks(),
+                    static_cast<T*>(values) + row * columns);
     });
   });
 }

@@ -18,6 +18,12 @@ QuantizationError QuantizeKernel(const QuantizedMatrix& layout, DType dtype,
 void DequantizeKernel(const QuantizedMatrix& layout, const void* codes,
                       const void* scales, DType dtype, void* values);
 
+// values[rows, columns]: those of columns [first, first + columns) of each row.
+// `first` is even, so that a row's codes begin with a byte.
+void DequantizeColumnsKernel(const QuantizedMatrix& layout, int64_t first,
+                             int64_t columns, const void* codes,
+                             const void* scales, DType dtype, void* values);
+
 }  // namespace trireme
 
 #endif  // TRIREME_RUNTIME_OPS_CPU_QUANTIZATION_KERNELS_H_

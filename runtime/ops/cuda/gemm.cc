@@ -410,8 +410,28 @@ bool RoundsTo(bool tf32, const GemmSpec& spec) {
   return tf32 && spec.dtype == DType::kFloat32;
 }
 
+bool HasCodes(const GemmSpec& spec) {
+  return spec.b_codes.format != WeightFormat::kFull;
+}
+
+// cuBLASLt has no product of values by codes of these: what they stand for
+// comes into workspace first, all of it.
+GemmSpec WithValuesOfB(GemmSpec spec) {
+  spec.b_codes = {};
+  return spec;
+}
+
+int64_t ValueBytesOfB(const GemmSpec& spec) {
+  constexpr int64_t kAlignment = 64;
+  return (spec.n * spec.k * DTypeSize(spec.dtype) + kAlignment - 1) /
+         kAlignment * kAlignment;
+}
+
 template <bool kTf32>
 int64_t WorkspaceBytes(const GemmSpec& spec) {
+  if (HasCodes(spec)) {
+    return ValueBytesOfB(spec) + WorkspaceBytes<kTf32>(WithValuesOfB(spec));
+  }
   if (spec.float8 && !MultipliesCodes(spec)) {
     const ProductOfValues of_values(spec);
     return of_values.workspace_at + WorkspaceBytes<kTf32>(of_values.product);
@@ -444,7 +464,24 @@ void RunOfValues(Stream& stream, const GemmSpec& spec,
 }
 
 template <bool kTf32>
+void RunWithValuesOfB(Stream& stream, const GemmSpec& spec,
+                      const GemmOperands& operands) {
+  auto* const workspace = static_cast<std::byte*>(operands.workspace);
+  CudaQuantization().dequantize(stream, spec.b_codes, operands.b,
+                                operands.b_scales, spec.dtype, workspace);
+  GemmOperands of_values = operands;
+  of_values.b = workspace;
+  of_values.b_scales = nullptr;
+  of_values.workspace = workspace + ValueBytesOfB(spec);
+  Run<kTf32>(stream, WithValuesOfB(spec), of_values);
+}
+
+template <bool kTf32>
 void Run(Stream& stream, const GemmSpec& spec, const GemmOperands& operands) {
+  if (HasCodes(spec)) {
+    RunWithValuesOfB<kTf32>(stream, spec, operands);
+    return;
+  }
   if (spec.float8 && !MultipliesCodes(spec)) {
     RunOfValues<kTf32>(stream, spec, operands);
     return;

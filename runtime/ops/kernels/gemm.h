@@ -20,6 +20,7 @@
 #include "runtime/core/dtype.h"
 #include "runtime/device/stream.h"
 #include "runtime/ops/activation.h"
+#include "runtime/ops/kernels/quantization.h"
 
 namespace trireme {
 
@@ -62,6 +63,15 @@ struct GemmSpec {
   // only where `one_scale` is true.
   bool float8 = false;
   bool one_scale = false;  // of codes: one for all of a, and one for b
+  // Not kFull: b is codes, and is multiplied as what they stand for, rounded to
+  // the dtype; b's strides are those that values would have. Without batch and
+  // accumulate.
+  QuantizedMatrix b_codes;
+
+  // Whether b is the transpose of the matrix that the codes are of.
+  bool transposes_codes() const {
+    return b.row == 1 && b_codes.rows == n && b_codes.columns == k;
+  }
 
   bool operator==(const GemmSpec&) const = default;
 
@@ -69,7 +79,8 @@ struct GemmSpec {
   friend H AbslHashValue(H h, const GemmSpec& s) {
     return H::combine(std::move(h), s.batch, s.m, s.n, s.k, s.a, s.b, s.out,
                       s.dtype, s.out_dtype, s.bias, s.activation, s.accumulate,
-                      s.derivative, s.row_sums, s.float8, s.one_scale);
+                      s.derivative, s.row_sums, s.float8, s.one_scale,
+                      s.b_codes);
   }
 };
 
@@ -79,7 +90,8 @@ struct GemmOperands {
   const void* bias = nullptr;  // read if the spec has one
   const void* x = nullptr;     // read if the spec has a derivative
   void* row_sums = nullptr;
-  // Of codes: fp32 [m] and [n], or [1] each.
+  // Of codes: fp32 [m] and [n], or [1] each; of b_codes, as Dequantize has
+  // them.
   const void* a_scales = nullptr;
   const void* b_scales = nullptr;
   void* out = nullptr;

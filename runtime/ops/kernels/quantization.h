@@ -4,6 +4,7 @@
 #define TRIREME_RUNTIME_OPS_KERNELS_QUANTIZATION_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "runtime/core/dtype.h"
 #include "runtime/device/stream.h"
@@ -59,6 +60,14 @@ struct QuantizedMatrix {
                      first_column / kNormalFloat4Block;
   }
   int64_t blocks() const { return block_of(columns - 1) + 1; }  // of a row
+
+  bool operator==(const QuantizedMatrix&) const = default;
+
+  template <typename H>
+  friend H AbslHashValue(H h, const QuantizedMatrix& m) {
+    return H::combine(std::move(h), m.format, m.rows, m.columns,
+                      m.first_column);
+  }
 };
 
 // A matrix of FP8 codes whose rows are whole.
