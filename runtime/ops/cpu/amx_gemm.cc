@@ -24,6 +24,8 @@
     "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512bf16,prfchw,prefer-vector-width=512")
 
 #include "runtime/ops/cpu/amx_tiles-inl.h"
+// It needs what that has.
+#include "runtime/ops/cpu/amx_codes-inl.h"
 
 namespace trireme {
 namespace {
@@ -51,6 +53,7 @@ class RaggedAmxGemm final : public RaggedGemm {
  public:
   explicit RaggedAmxGemm(const CpuGemmSpec& spec)
       : spec_(spec),
+        has_codes_(spec.b_codes.format != WeightFormat::kFull),
         finishes_(spec.out_dtype == DType::kBFloat16 || spec.bias),
         block_n_(
             EvenPart(spec.n, kBlockBytes / (2 * BlockOf(spec.k)), amx::kPanel)),
@@ -71,6 +74,25 @@ class RaggedAmxGemm final : public RaggedGemm {
 
   void Run(int64_t rows, int64_t terms, const void* a, const void* b,
            const void* bias, void* out, void* workspace) const override {
+    RunOf(rows, terms, a, {.values = b}, bias, out, workspace);
+  }
+
+  void RunOfCodes(int64_t rows, int64_t terms, const void* a, const void* codes,
+                  const void* scales, const void* bias, void* out,
+                  void* workspace) const override {
+    RunOf(rows, terms, a, {.codes = codes, .scales = scales}, bias, out,
+          workspace);
+  }
+
+ private:
+  struct RightOperand {
+    const void* values = nullptr;
+    const void* codes = nullptr;
+    const void* scales = nullptr;
+  };
+
+  void RunOf(int64_t rows, int64_t terms, const void* a, const RightOperand& b,
+             const void* bias, void* out, void* workspace) const {
     const CpuGemmSpec& s = spec_;
     const int64_t block_k = BlockOf(terms);
     auto* const packed_b = static_cast<char*>(workspace);
@@ -84,7 +106,9 @@ class RaggedAmxGemm final : public RaggedGemm {
       for (int64_t i = 0; i < s.batch; ++i) {
         const Operands operands = {
             static_cast<const BFloat16*>(a) + i * s.a.batch,
-            static_cast<const BFloat16*>(b) + i * s.b.batch,
+            static_cast<const BFloat16*>(b.values) + i * s.b.batch,
+            static_cast<const uint8_t*>(b.codes),
+            static_cast<const float*>(b.scales),
             s.bias ? static_cast<const BFloat16*>(bias) : nullptr,
             static_cast<char*>(out) + i * s.out.batch * DTypeSize(s.out_dtype),
             packed_b,
@@ -104,10 +128,11 @@ class RaggedAmxGemm final : public RaggedGemm {
     }
   }
 
- private:
   struct Operands {
     const BFloat16* a;
     const BFloat16* b;
+    const uint8_t* codes;  // in place of b
+    const float* scales;
     const BFloat16* bias;
     char* out;
     char* packed_b;
@@ -153,27 +178,52 @@ class RaggedAmxGemm final : public RaggedGemm {
   }
 
   void PackB(const Operands& o, const Block& block) const {
-    const MatrixStrides& s = spec_.b;
-    const BFloat16* b = o.b + block.k * s.row + block.n * s.column;
-    const int64_t steps = amx::StepsOf(block.terms);
-    const int64_t panel_bytes = steps * amx::kStepBytes;
-    if (s.column == 1) {
+    const int64_t panel_bytes = amx::StepsOf(block.terms) * amx::kStepBytes;
+    if (has_codes_ ? !spec_.transposes_codes() : spec_.b.column == 1) {
 #pragma omp for schedule(static)
-      for (int64_t step = 0; step < steps; ++step) {
-        const int64_t term = step * amx::kStep;
-        amx::PackRowsOfB(b + term * s.row, s.row, block.columns,
-                         std::min(amx::kStep, block.terms - term), panel_bytes,
-                         o.packed_b + step * amx::kStepBytes);
+      for (int64_t term = 0; term < block.terms; term += amx::kStep) {
+        PackStep(o, block, term, panel_bytes,
+                 o.packed_b + term / amx::kStep * amx::kStepBytes);
       }
     } else {
 #pragma omp for schedule(static)
       for (int64_t n = 0; n < block.columns; n += amx::kPanel) {
-        amx::PackColumnsOfB(b + n * s.column, s.column,
-                            std::min(amx::kPanel, block.columns - n),
-                            block.terms,
-                            o.packed_b + n / amx::kPanel * panel_bytes);
+        PackPanel(o, block, n, o.packed_b + n / amx::kPanel * panel_bytes);
       }
     }
+  }
+
+  // 32 of the block's terms.
+  void PackStep(const Operands& o, const Block& block, int64_t term,
+                int64_t panel_bytes, char* to) const {
+    const int64_t terms = std::min(amx::kStep, block.terms - term);
+    const auto pack = [&](const auto& rows) {
+      amx::PackRowsOfB(rows, block.k + term, terms, block.n, block.columns,
+                       panel_bytes, to);
+    };
+    if (has_codes_) {
+      pack(CodesOf(o));
+    } else {
+      pack(amx::RowsOfB{o.b, spec_.b.row});
+    }
+  }
+
+  // 32 of the block's columns.
+  void PackPanel(const Operands& o, const Block& block, int64_t n,
+                 char* to) const {
+    const MatrixStrides& s = spec_.b;
+    const int64_t columns = std::min(amx::kPanel, block.columns - n);
+    if (has_codes_) {
+      amx::PackRowsAsColumnsOfB(CodesOf(o), block.n + n, columns, block.k,
+                                block.terms, to);
+    } else {
+      amx::PackColumnsOfB(o.b + block.k * s.row + (block.n + n) * s.column,
+                          s.column, columns, block.terms, to);
+    }
+  }
+
+  amx::RowsOfCodes CodesOf(const Operands& o) const {
+    return {spec_.b_codes, o.codes, o.scales};
   }
 
   // Rows [row, row + rows) and columns [first, end) of the block.
@@ -244,6 +294,7 @@ class RaggedAmxGemm final : public RaggedGemm {
   }
 
   const CpuGemmSpec spec_;
+  const bool has_codes_;
   // Sums come to the result by another pass, not into it.
   const bool finishes_;
   const int64_t block_n_, block_m_;

@@ -25,6 +25,12 @@ class RaggedGemm {
   // As Gemm::Run, of m rows and k terms.
   virtual void Run(int64_t m, int64_t k, const void* a, const void* b,
                    const void* bias, void* out, void* workspace) const = 0;
+  // The same where the spec says that b is codes, which become values while
+  // they are packed: there are never more of these than a block of b has.
+  virtual void RunOfCodes(int64_t m, int64_t k, const void* a,
+                          const void* codes, const void* scales,
+                          const void* bias, void* out,
+                          void* workspace) const = 0;
 };
 
 // Null where there is no matrix unit, or the product is of another type or has

@@ -130,16 +130,28 @@ inline void PackColumnsOfA(const BFloat16* a, int64_t column_stride,
   }
 }
 
-// All columns of a b whose rows are contiguous, terms of one step: panels are
-// `panel_bytes` apart.
-inline void PackRowsOfB(const BFloat16* b, int64_t row_stride, int64_t columns,
-                        int64_t terms, int64_t panel_bytes, char* to) {
+// The rows of a b that are contiguous.
+struct RowsOfB {
+  const BFloat16* data;
+  int64_t stride;
+
+  // `count` <= 32 elements of a row, then zeros.
+  __m512i Load(int64_t row, int64_t column, int64_t count) const {
+    return _mm512_maskz_loadu_epi16(dot::FirstHalves(count),
+                                    data + row * stride + column);
+  }
+};
+
+// All columns of rows, terms of one step from row `first`, column `begin`:
+// panels are `panel_bytes` apart.
+template <typename Rows>
+void PackRowsOfB(const Rows& rows, int64_t first, int64_t terms, int64_t begin,
+                 int64_t columns, int64_t panel_bytes, char* to) {
   for (int64_t column = 0; column < columns; column += kPanel) {
-    const __mmask32 mask = dot::FirstHalves(columns - column);
+    const int64_t count = std::min(kPanel, columns - column);
     const auto load = [&](int64_t term) {
-      return _mm512_maskz_loadu_epi16(
-          term < terms ? mask : 0,
-          b + (term < terms ? term : 0) * row_stride + column);
+      return term < terms ? rows.Load(first + term, begin + column, count)
+                          : _mm512_setzero_si512();
     };
     for (int64_t pair = 0; pair < kTileRows; ++pair) {
       const dot::Interleaved x(load(2 * pair), load(2 * pair + 1));

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 
 #include "runtime/core/log.h"
 #include "runtime/device/arena.h"
+#include "runtime/ops/cpu/amx_gemm.h"
 #include "runtime/ops/cpu/quantization_kernels.h"
 
 namespace trireme {
@@ -12,6 +14,11 @@ namespace {
 
 // Columns of a block that is not divided: scales of NF4 are of as many.
 constexpr int64_t kGranule = kNormalFloat4Block;
+
+// One that decodes while it packs; null where there is none.
+std::unique_ptr<RaggedGemm> DecodingGemm(const CpuGemmSpec& spec) {
+  return IsFasterByAmx(spec) ? MakeRaggedAmxGemm(spec) : nullptr;
+}
 
 // Columns of b in equal panels of whole blocks.
 int64_t PanelColumns(const CpuGemmSpec& spec) {
@@ -57,6 +64,9 @@ void PanelValues(const CpuGemmSpec& spec, const GemmOperands& operands,
 }  // namespace
 
 int64_t QuantizedGemmWorkspace(const CpuGemmSpec& spec) {
+  if (const auto packing = DecodingGemm(spec)) {
+    return packing->workspace_bytes();
+  }
   const int64_t columns = PanelColumns(spec);
   const auto of = [&](int64_t n) {
     return PreparedGemm(OfValues(spec, n))->workspace_bytes();
@@ -68,6 +78,12 @@ int64_t QuantizedGemmWorkspace(const CpuGemmSpec& spec) {
 
 void RunQuantizedGemm(const CpuGemmSpec& spec, const GemmOperands& operands) {
   CHECK(spec.batch == 1 && !spec.accumulate) << spec.ToString();
+  if (const auto packing = DecodingGemm(spec)) {
+    packing->RunOfCodes(spec.m, spec.k, operands.a, operands.b,
+                        operands.b_scales, operands.bias, operands.out,
+                        operands.workspace);
+    return;
+  }
   const int64_t panel = PanelColumns(spec);
   auto* const values = static_cast<std::byte*>(operands.workspace);
   const auto* const bias = static_cast<const std::byte*>(operands.bias);
