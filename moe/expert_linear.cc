@@ -133,13 +133,29 @@ Tensor BiasInput(const Tensor& dy) {
               MemoryCategory::kWorkspace, "bias input");
 }
 
+namespace {
+
+// Rows by their experts' weights. Codes that stay on their rank are multiplied
+// as such.
+Tensor Product(const Tensor& x, const Parameter& weight, const ExpertRows& rows,
+               bool transpose, const Tensor* biases) {
+  const bool may_move = rows.weights != nullptr || rows.may_gather > 1;
+  if (weight.format != WeightFormat::kFull && !may_move) {
+    return GroupedMatMul(x, weight.quantized, rows.counts, transpose, biases,
+                         weight.name);
+  }
+  return GroupedMatMul(x, ExpertWeights(weight, rows), rows.counts, transpose,
+                       biases);
+}
+
+}  // namespace
+
 Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
                       Parameter* bias, std::shared_ptr<const ExpertRows> rows) {
   Tensor biases;
   if (bias != nullptr) biases = ExpertWeights(*bias, *rows);
-  Tensor y =
-      GroupedMatMul(x.value(), ExpertWeights(weight, *rows), rows->counts,
-                    /*transpose=*/true, bias == nullptr ? nullptr : &biases);
+  Tensor y = Product(x.value(), weight, *rows, /*transpose=*/true,
+                     bias == nullptr ? nullptr : &biases);
   std::vector<Parameter*> parameters = {&weight};
   if (bias != nullptr) parameters.push_back(bias);
   return tape.Record(
@@ -159,8 +175,7 @@ Variable ExpertLinear(Tape& tape, const Variable& x, Parameter& weight,
             });
         if (gradients.Needs(0)) {
           gradients.Accumulate(
-              0, GroupedMatMul(dy, ExpertWeights(weight, *rows), rows->counts,
-                               /*transpose=*/false));
+              0, Product(dy, weight, *rows, /*transpose=*/false, nullptr));
         }
       });
 }

@@ -197,8 +197,10 @@ GroupedGemmKernels DryGroupedGemm(const GroupedGemmKernels& twin) {
     const int64_t weights = s.groups * s.n * s.k;
     // Sums are read and written.
     const int64_t weight_bytes =
-        weights *
-        (s.accumulate ? 2 * ComputeSize(s.dtype) : DTypeSize(s.dtype));
+        s.codes.format == WeightFormat::kFull
+            ? weights *
+                  (s.accumulate ? 2 * ComputeSize(s.dtype) : DTypeSize(s.dtype))
+            : CodesAndScales(s.codes);
     const int64_t bias_bytes = s.bias ? s.groups * s.n * DTypeSize(s.dtype) : 0;
     stream.Count({.product_flops = 2 * rows * s.n * s.k,
                   .bytes = rows * (s.n + s.k) * DTypeSize(s.dtype) +

@@ -11,8 +11,10 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "runtime/device/tensor.h"
+#include "runtime/ops/quantization.h"
 
 namespace trireme {
 
@@ -24,6 +26,13 @@ namespace trireme {
 Tensor GroupedMatMul(const Tensor& x, const Tensor& weights,
                      std::span<const int64_t> counts, bool transpose,
                      const Tensor* bias = nullptr);
+
+// The same with weights in few bits, whose rows are those of all groups'
+// matrices [k, n] ([n, k] transposed). Where a device has no such product, what
+// all of them stand for comes into workspace with that label.
+Tensor GroupedMatMul(const Tensor& x, const QuantizedTensor& weights,
+                     std::span<const int64_t> counts, bool transpose,
+                     const Tensor* bias, std::string_view label);
 
 // out[g, n, k] += yᵀ·x over the rows of group g, with y[rows, n] and x[rows,
 // k]: the gradient of transposed weights. out is of the compute type.

@@ -10,6 +10,7 @@
 #include "runtime/core/dtype.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/cpu/quantized_gemm.h"
+#include "runtime/ops/grouped_matmul.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/ops_testing.h"
 #include "runtime/ops/quantization.h"
@@ -81,6 +82,25 @@ TEST_P(QuantizedMatMulTest, LeadingDimsAreRows) {
   EXPECT_EQ(y.shape(), (Shape{2, 3, 40}));
   EXPECT_EQ(Doubles(y), Doubles(MatMul(x.Reshape({6, 30}), codes, nullptr,
                                        {.transpose_b = true})));
+}
+
+// A mixture's experts lie one after the other; each reads its own codes.
+TEST_P(QuantizedMatMulTest, GroupsHaveTheBitsOfProductsByTheirValues) {
+  constexpr int64_t kOut = 75, kIn = 550;
+  const std::vector<int64_t> counts = {33, 0, 1, 97};
+  const QuantizedTensor codes = Weights(4 * kOut, kIn, 37);
+  const Tensor values =
+      Dequantize(codes, dtype(), "values").Reshape({4, kOut, kIn});
+  const Tensor x = RandomTensor(device_, {131, kIn}, dtype(), 2);
+  const Tensor bias = RandomTensor(device_, {4, kOut}, dtype(), 3);
+  const Tensor dy = RandomTensor(device_, {131, kOut}, dtype(), 4);
+  for (const Tensor* addend : {static_cast<const Tensor*>(nullptr), &bias}) {
+    EXPECT_EQ(Doubles(GroupedMatMul(x, codes, counts, true, addend, "experts")),
+              Doubles(GroupedMatMul(x, values, counts, true, addend)));
+  }
+  EXPECT_EQ(
+      Doubles(GroupedMatMul(dy, codes, counts, false, nullptr, "experts")),
+      Doubles(GroupedMatMul(dy, values, counts, false)));
 }
 
 // A matrix of several panels of values, the last of which is narrower.

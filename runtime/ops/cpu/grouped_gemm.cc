@@ -47,6 +47,13 @@ std::vector<Block> BlocksOf(std::span<const int64_t> counts) {
   return blocks;
 }
 
+// Of one group's matrix, where they are codes.
+QuantizedMatrix CodesOfGroup(const GroupedGemmSpec& spec) {
+  QuantizedMatrix codes = spec.codes;
+  codes.rows /= spec.groups;
+  return codes;
+}
+
 // The product of `rows` rows, or, accumulating, what they add to `slab` rows of
 // the result. Of the rows, 0 is any number.
 CpuGemmSpec SpecOf(const GroupedGemmSpec& spec, int64_t rows, int64_t slab,
@@ -70,6 +77,7 @@ CpuGemmSpec SpecOf(const GroupedGemmSpec& spec, int64_t rows, int64_t slab,
     product.a = {0, spec.k, 1};
     product.b = spec.transpose ? MatrixStrides{0, 1, spec.k}
                                : MatrixStrides{0, spec.n, 1};
+    product.b_codes = CodesOfGroup(spec);
     product.out_dtype = spec.dtype;
     product.bias = spec.bias;
     product.out = {0, spec.n, 1};
@@ -104,10 +112,20 @@ void RunGroups(std::span<const int64_t> counts, const GroupedGemmSpec& spec,
       product.Run(spec.n, rows, at(o.y, spec.dtype, begin * spec.n), x, nullptr,
                   out, o.workspace);
     } else {
-      product.Run(rows, spec.k, x,
-                  at(o.weights, spec.dtype, group * spec.n * spec.k),
-                  spec.bias ? at(o.bias, spec.dtype, group * spec.n) : nullptr,
-                  out, o.workspace);
+      const void* const bias =
+          spec.bias ? at(o.bias, spec.dtype, group * spec.n) : nullptr;
+      if (spec.codes.format == WeightFormat::kFull) {
+        product.Run(rows, spec.k, x,
+                    at(o.weights, spec.dtype, group * spec.n * spec.k), bias,
+                    out, o.workspace);
+      } else {
+        const int64_t row = group * CodesOfGroup(spec).rows;
+        product.RunOfCodes(
+            rows, spec.k, x,
+            at(o.weights, DType::kUint8, row * spec.codes.code_bytes()),
+            at(o.scales, DType::kFloat32, row * spec.codes.blocks()), bias, out,
+            o.workspace);
+      }
     }
     begin += rows;
   }
@@ -285,6 +303,10 @@ void RunGroupedGemm(std::span<const int64_t> counts,
   } else {
     RunProducts(spec, operands, blocks, products, workspace);
   }
+}
+
+bool MultipliesGroupsOfCodes(const GroupedGemmSpec& spec) {
+  return ProductOfGroups(spec) != nullptr;
 }
 
 }  // namespace trireme

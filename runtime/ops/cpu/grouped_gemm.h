@@ -20,6 +20,7 @@ int64_t GroupedGemmWorkspace(const GroupedGemmSpec& spec);
 void RunGroupedGemm(std::span<const int64_t> counts,
                     const GroupedGemmSpec& spec,
                     const GroupedGemmOperands& operands);
+bool MultipliesGroupsOfCodes(const GroupedGemmSpec& spec);
 
 }  // namespace trireme
 

@@ -8,6 +8,7 @@
 
 #include "runtime/core/dtype.h"
 #include "runtime/device/stream.h"
+#include "runtime/ops/kernels/quantization.h"
 
 namespace trireme {
 
@@ -23,12 +24,16 @@ struct GroupedGemmSpec {
   int64_t n = 0;
   int64_t k = 0;
   DType dtype = DType::kFloat32;  // sums are in its compute type
+  // Not kFull: weights are codes, the rows of all groups' matrices one after
+  // the other, and are multiplied as what they stand for, rounded to the dtype.
+  QuantizedMatrix codes;
 };
 
 struct GroupedGemmOperands {
   const void* x = nullptr;
   const void* y = nullptr;        // read if accumulating
   const void* weights = nullptr;  // read if not
+  const void* scales = nullptr;   // of codes
   const void* bias = nullptr;     // read if the spec has one
   void* out = nullptr;
   void* workspace = nullptr;
@@ -41,6 +46,8 @@ struct GroupedGemmKernels {
   // neither the other rows nor its place.
   void (*run)(Stream&, std::span<const int64_t> counts, const GroupedGemmSpec&,
               const GroupedGemmOperands&);
+  // Whether they multiply such codes; null: none.
+  bool (*multiplies_codes)(const GroupedGemmSpec&) = nullptr;
 };
 
 }  // namespace trireme
