@@ -8,6 +8,8 @@
 
 #include "gtest/gtest.h"
 #include "runtime/autograd/gradient_check_testing.h"
+#include "runtime/device/cpu_device.h"
+#include "runtime/ops/quantization.h"
 
 namespace trireme {
 namespace {
@@ -73,6 +75,40 @@ TEST_F(WeightDecompositionTest, PartsWithOneAShareIt) {
   const Parameter a = MakeParameter({2, 7}, 2);
   const Parameter b = MakeParameter({3, 4, 2}, 3);
   ExpectEqual(Squares(weight, a, b, 1.5), Expected(weight, a, b, 1.5));
+}
+
+// Of a frozen weight in few bits rows become values some at a time: each row's
+// norm is its own, and a large layer's values are never all there.
+TEST_F(WeightDecompositionTest, RowsOfCodesComeInPanels) {
+  constexpr int64_t kRows = 1400, kColumns = 400;
+  const Parameter a = MakeParameter({2, kColumns}, 2);
+  const Parameter b = MakeParameter({kRows, 2}, 3);
+  Parameter plain = MakeParameter({kRows, kColumns}, 1);
+  Parameter frozen = plain;
+  frozen.dtype = DType::kFloat64;
+  for (const WeightFormat format :
+       {WeightFormat::kFloat8, WeightFormat::kNormalFloat4}) {
+    const QuantizedMatrix layout = {
+        .format = format, .rows = kRows, .columns = kColumns};
+    frozen.format = format;
+    frozen.quantized = EmptyQuantized(device_, layout, "weight");
+    Quantize(plain.value, frozen.quantized);
+    frozen.value = {};
+    Parameter values = plain;
+    values.value = Dequantize(frozen.quantized, DType::kFloat64, "values");
+    ExpectEqual(Squares(frozen, a, b, 0.7), Expected(values, a, b, 0.7));
+
+    CpuDevice dry(int64_t{1} << 30, CpuDevice::Mode::kDry);
+    Parameter of_dry;
+    of_dry.dtype = DType::kFloat64;
+    of_dry.format = format;
+    of_dry.quantized = EmptyQuantized(dry, layout, "weight");
+    AddRowSquares(of_dry, Tensor::Zeros(dry, {kRows}, DType::kFloat64));
+    EXPECT_LT(
+        dry.Statistics()
+            .peak_by_category[static_cast<int>(MemoryCategory::kWorkspace)],
+        kRows * kColumns * int64_t{sizeof(double)});
+  }
 }
 
 TEST_F(WeightDecompositionTest, GradientsAreThoseOfTheScaledRows) {

@@ -40,14 +40,24 @@ QuantizationError Quantize(const Tensor& matrix,
 
 Tensor Dequantize(const QuantizedTensor& matrix, DType dtype,
                   std::string_view label) {
+  return DequantizeRows(matrix, 0, matrix.layout.rows, dtype, label);
+}
+
+Tensor DequantizeRows(const QuantizedTensor& matrix, int64_t begin, int64_t end,
+                      DType dtype, std::string_view label) {
   CHECK(matrix.defined()) << label;
   Device& device = matrix.codes.device();
-  const QuantizedMatrix& layout = matrix.layout;
-  Tensor values = Tensor::Empty(device, {layout.rows, layout.columns}, dtype,
+  QuantizedMatrix rows = matrix.layout;
+  CHECK(0 <= begin && begin <= end && end <= rows.rows) << label;
+  rows.rows = end - begin;
+  const auto part = [&](const Tensor& x, int64_t of_row) {
+    return x.Slice(begin * of_row, end * of_row).raw_data();
+  };
+  Tensor values = Tensor::Empty(device, {rows.rows, rows.columns}, dtype,
                                 MemoryCategory::kWorkspace, label);
   device.kernels().quantization.dequantize(
-      device.stream(), layout, matrix.codes.raw_data(),
-      matrix.scales.raw_data(), dtype, values.raw_data());
+      device.stream(), rows, part(matrix.codes, rows.code_bytes()),
+      part(matrix.scales, rows.blocks()), dtype, values.raw_data());
   return values;
 }
 

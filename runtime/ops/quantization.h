@@ -7,6 +7,7 @@
 #ifndef TRIREME_RUNTIME_OPS_QUANTIZATION_H_
 #define TRIREME_RUNTIME_OPS_QUANTIZATION_H_
 
+#include <cstdint>
 #include <string_view>
 
 #include "runtime/device/tensor.h"
@@ -35,6 +36,9 @@ QuantizationError Quantize(const Tensor& matrix, const QuantizedTensor& result);
 // device.
 Tensor Dequantize(const QuantizedTensor& matrix, DType dtype,
                   std::string_view label);
+// Of rows [begin, end).
+Tensor DequantizeRows(const QuantizedTensor& matrix, int64_t begin, int64_t end,
+                      DType dtype, std::string_view label);
 
 }  // namespace trireme
 
