@@ -140,9 +140,15 @@ def draw_times(n):
     return torch.randint(0, 1024, (n,)) / 1024
 
 
-def draw_sd3(rng):
+def draw_heads(rng, widths):
+    """How many heads of which width, 8 and more in all: norms over fewer numbers,
+    which lie close together by chance, magnify either's rounding."""
     heads = rng.choice([1, 2, 4])
-    head_dim = rng.choice([4, 8, 16])
+    return heads, max(8 // heads, rng.choice(widths))
+
+
+def draw_sd3(rng):
+    heads, head_dim = draw_heads(rng, [4, 8, 16])
     layers, patch = rng.randint(1, 4), rng.choice([1, 2])
     channels, width, pooled = rng.randint(1, 4), rng.randint(3, 20), \
         rng.randint(3, 20)
@@ -224,8 +230,7 @@ def draw_hidream(rng):
 
 
 def draw_dit(rng):
-    heads = rng.choice([1, 2, 4])
-    head_dim = rng.choice([4, 8, 12])
+    heads, head_dim = draw_heads(rng, [4, 8, 12])
     layers, patch = rng.randint(1, 4), rng.choice([1, 2])
     channels, classes = rng.randint(1, 4), rng.randint(1, 6)
     model = DiTTransformer2DModel(
