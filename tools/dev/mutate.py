@@ -4,22 +4,35 @@ how many are missed by a test of the emulated GPU.
 usage: mutate.py [--list] [--only TEXT] [--sample N] [--quick] [--json FILE]
 
 A mutant is the source with one __syncthreads(), __syncwarp() or wait for an
-event less. Of each the tests are built and run; a mutant that they all pass has
-survived: nothing would notice if somebody took the line out. Sources are put
-back as they were, also after Ctrl-C. Ends with `N of M noticed`, and a status of
-1 where fewer than 95 in 100 were, or a survivor has no reason in
-mutants_that_survive.txt: a line `FILE: STATEMENT #N: REASON`, where N counts the
-statements of the file that read so.
+event less; one that all tests pass has survived: nothing would notice if
+somebody took the line out. One build has all of them: each statement is under an
+`if` that a variable of the environment makes false, and the sources are put back
+when it is built, also after Ctrl-C. Tests run in shards, first as things are,
+when they say which mutants each comes to, and then once for each mutant, in the
+shards that come to it, until one fails or takes much longer than before. What has
+survived has the same shards of the smaller tests under ThreadSanitizer.
+
+Ends with `N of M noticed`, and a status of 1 where fewer than 95 in 100 were, or
+a survivor has no reason in mutants_that_survive.txt: a line
+`FILE: STATEMENT #N: REASON`, where N counts the statements of the file that read
+so.
 """
 
 import argparse
 import collections
+import concurrent.futures
+import contextlib
+import dataclasses
 import json
+import os
 import pathlib
 import random
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ["runtime/device/cuda/*.cc", "runtime/ops/cuda/*.cu",
@@ -29,18 +42,69 @@ TESTS = ["//runtime/device/cuda:cuda_device_test",
          "//runtime/device/cuda:ptx_test", "//runtime/ops/cuda:cuda_ops_test",
          "//runtime/comm/nccl:nccl_test"]
 PARITY = "//tests/parity:cuda_parity_test"
+# Of each test, which runs whole tests of its own in each.
+SHARDS = 24
+# That a test has at any rate, on a machine that does other things.
+LEAST_SECONDS = 60
 # Whole statements, which may be left out.
 STATEMENT = re.compile(
-    r"^ *(__syncthreads\(\)|__syncwarp\(\)|CheckCuda\(\s*cudaStreamWaitEvent\("
-    r"[^;]*\)|[\w.()>-]+(\.|->)(Wait\(\w[^;]*\)|Synchronize\(\)));",
+    r"(?:^ *|(?<=[{;)] ))(__syncthreads\(\)|__syncwarp\(\)|"
+    r"CheckCuda\(\s*cuda(?:StreamWaitEvent|EventSynchronize|StreamSynchronize)\("
+    r"[^;]*\)|[\w.()>-]+(?:\.|->)(?:Wait\(\w[^;]*\)|Synchronize\(\)));",
     re.MULTILINE)
 ENOUGH = 0.95
 REASONS = ROOT / "tools/dev/mutants_that_survive.txt"
 
+# In front of each source. Relaxed atomics order nothing for ThreadSanitizer.
+PRELUDE = """\
+#ifndef TRIREME_MUTANTS
+#define TRIREME_MUTANTS
+#include <fcntl.h>
+#include <unistd.h>
+#include <atomic>
+#include <cstdlib>
+#include <string>
+namespace trireme_mutants {
+inline const char* const chosen = std::getenv("TRIREME_MUTANT");
+inline const int left_out = chosen == nullptr ? -1 : std::atoi(chosen);
+inline const char* const reached = std::getenv("TRIREME_MUTANTS_REACHED");
+inline std::atomic<bool> noted[%d];
+inline void Note(int mutant) {
+  if (noted[mutant].exchange(true, std::memory_order_relaxed)) return;
+  const std::string line = std::to_string(mutant) + "\\n";
+  const int file = open(reached, O_WRONLY | O_CREAT | O_APPEND, 0644);
+  if (file < 0 || write(file, line.data(), line.size()) < 0) std::abort();
+  close(file);
+}
+inline bool Left(int mutant) {
+  if (reached != nullptr) Note(mutant);
+  return mutant != left_out;
+}
+}  // namespace trireme_mutants
+#endif
+#line 1
+"""
+
+
+@dataclasses.dataclass
+class Mutant:
+    path: pathlib.Path
+    begin: int
+    end: int
+    line: int
+    text: str
+    name: str  # as in mutants_that_survive.txt
+    number: int
+
+    @property
+    def place(self):
+        return f"{self.path.relative_to(ROOT)}:{self.line}"
+
 
 def mutants():
-    """(path, offsets of the statement, line, text, `FILE: TEXT #N`) of each."""
+    """All, in the order of files and lines."""
     seen = collections.Counter()
+    found = []
     for pattern in SOURCES:
         for path in sorted(ROOT.glob(pattern)):
             if re.search(r"_test(ing)?\.", path.name):
@@ -51,19 +115,124 @@ def mutants():
                 text = " ".join(match.group().split())
                 named = f"{path.relative_to(ROOT)}: {text}"
                 seen[named] += 1
-                yield (path, (start, match.end()),
-                       source.count("\n", 0, start) + 1, text,
-                       f"{named} #{seen[named]}")
+                found.append(Mutant(
+                    path, start, match.end(),
+                    source.count("\n", 0, start) + 1, text,
+                    f"{named} #{seen[named]}", len(found)))
+    return found
 
 
-def run(tests):
-    """Whether all pass."""
-    return subprocess.run(
-        ["tools/dev/bazel.sh", "test", "--config=cuda_emulated",
-         "--test_output=errors", "--notest_keep_going",
-         "--test_arg=--gtest_fail_fast", *tests],
-        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, check=False).returncode == 0
+def with_choices(source, of_file, count):
+    """The source in which each statement is there unless it is chosen."""
+    for mutant in reversed(of_file):
+        statement = source[mutant.begin:mutant.end]
+        # A block, for an `if` before it or an `else` behind it.
+        source = (source[:mutant.begin]
+                  + f"{{ if (::trireme_mutants::Left({mutant.number})) "
+                  + statement + " }" + source[mutant.end:])
+    return PRELUDE % count + source
+
+
+@contextlib.contextmanager
+def planted(all_mutants):
+    """Sources have all mutants to choose from."""
+    files = collections.defaultdict(list)
+    for mutant in all_mutants:
+        files[mutant.path].append(mutant)
+    sources = {path: path.read_text() for path in files}
+    try:
+        for path, source in sources.items():
+            path.write_text(
+                with_choices(source, files[path], len(all_mutants)))
+        yield
+    finally:
+        for path, source in sources.items():
+            path.write_text(source)
+
+
+def build(config, tests, folder):
+    """The tests' programs, in the folder."""
+    def bazel(command, *arguments, **options):
+        return subprocess.run(
+            ["tools/dev/bazel.sh", command, f"--config={config}", *arguments],
+            cwd=ROOT, stdin=subprocess.DEVNULL, check=True, **options)
+
+    bazel("build", *tests)
+    binaries = bazel("info", "bazel-bin", stdout=subprocess.PIPE,
+                     text=True).stdout.strip()
+    folder.mkdir()
+    programs = []
+    for test in tests:
+        built = pathlib.Path(binaries, test[2:].replace(":", "/"))
+        programs.append(shutil.copy(built, folder / built.name))
+    return programs
+
+
+@dataclasses.dataclass
+class Shard:
+    """One of SHARDS parts of a test."""
+    program: pathlib.Path
+    index: int
+    seconds: float = 0
+    reached: frozenset = frozenset()
+
+    def passes(self, most_seconds, **environment):
+        """A test that takes longer fails: waits that are gone may hang."""
+        try:
+            return subprocess.run(
+                [self.program, "--gtest_fail_fast", "--gtest_brief=1"],
+                env={**os.environ, "OMP_NUM_THREADS": "1",
+                     "OMP_THREAD_LIMIT": "1",
+                     "GTEST_TOTAL_SHARDS": str(SHARDS),
+                     "GTEST_SHARD_INDEX": str(self.index), **environment},
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, timeout=most_seconds,
+                check=False).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def try_as_things_are(self, notes):
+        """Fills in what it took and came to, or ends the program."""
+        path = notes / f"{pathlib.Path(self.program).name}-{self.index}"
+        begin = time.monotonic()
+        if not self.passes(3600, TRIREME_MUTANTS_REACHED=str(path)):
+            sys.exit(f"mutate: {self.program} fails as things are "
+                     f"(shard {self.index} of {SHARDS})")
+        self.seconds = time.monotonic() - begin
+        if path.exists():
+            self.reached = frozenset(map(int, path.read_text().split()))
+        return self
+
+
+def noticed(mutant, shards):
+    """Whether one that comes to the mutant fails: the shortest first."""
+    return any(
+        not shard.passes(LEAST_SECONDS + 10 * shard.seconds,
+                         TRIREME_MUTANT=str(mutant.number))
+        for shard in sorted(shards, key=lambda shard: shard.seconds)
+        if mutant.number in shard.reached)
+
+
+def try_all(chosen, shards):
+    """Whether each was noticed, by number; says which were as it goes."""
+    found = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        pending = {pool.submit(noticed, mutant, shards): mutant
+                   for mutant in chosen}
+        for future in concurrent.futures.as_completed(pending):
+            mutant = pending[future]
+            found[mutant.number] = future.result()
+            print(f"{'noticed ' if future.result() else 'not seen'} "
+                  f"{mutant.place}: {mutant.text}", flush=True)
+    return found
+
+
+def shards_of(programs, notes):
+    """All, after they ran as things are."""
+    notes.mkdir()
+    shards = [Shard(program, i) for program in programs for i in range(SHARDS)]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda s: s.try_as_things_are(notes), shards))
 
 
 def reasons():
@@ -73,17 +242,24 @@ def reasons():
                 for line in lines if line)
 
 
-def survives(path, span, tests):
-    """Whether none of the lists of tests, one after the other, notices that the
-    statement is gone."""
-    source = path.read_text()
-    begin, end = span
-    try:
-        # A statement still, for an `if` before it.
-        path.write_text(source[:begin] + ";" + source[end:])
-        return all(run(some) for some in tests)
-    finally:
-        path.write_text(source)
+def try_tests(all_mutants, chosen, quick):
+    """Whether each of the chosen was noticed, by number."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        with planted(all_mutants):
+            programs = build("cuda_emulated",
+                             TESTS if quick else TESTS + [PARITY],
+                             folder / "plain")
+        shards = shards_of(programs, folder / "reached")
+        found = try_all(chosen, shards)
+        left = [mutant for mutant in chosen if not found[mutant.number]]
+        if quick or not left:
+            return found
+        print(f"{len(left)} are left, for ThreadSanitizer", flush=True)
+        with planted(all_mutants):
+            programs = build("cuda_tsan", TESTS, folder / "races")
+        shards = shards_of(programs, folder / "reached_by_races")
+        return {**found, **try_all(left, shards)}
 
 
 def main():
@@ -96,42 +272,38 @@ def main():
                         help="N of them, the same each time")
     parser.add_argument("--quick", action="store_true",
                         help="by the tests of ops and devices, without those "
-                        "of training, which take minutes")
+                        "of training and without ThreadSanitizer")
     parser.add_argument("--json", metavar="FILE", help="write what came of each")
     options = parser.parse_args()
-    chosen = [(f"{path.relative_to(ROOT)}:{line}", path, span, text, name)
-              for path, span, line, text, name in mutants()]
-    chosen = [mutant for mutant in chosen if options.only in mutant[0]]
+    all_mutants = mutants()
+    chosen = [mutant for mutant in all_mutants if options.only in mutant.place]
     if options.sample is not None and options.sample < len(chosen):
         picked = random.Random(0).sample(range(len(chosen)), options.sample)
         chosen = [chosen[i] for i in sorted(picked)]
     if options.list:
-        for place, _, _, text, _ in chosen:
-            print(f"{place}: {text}")
+        for mutant in chosen:
+            print(f"{mutant.place}: {mutant.text}")
         return 0
     if not chosen:
         sys.exit(f"mutate: no barrier or wait at '{options.only}'")
-    tests = [TESTS] if options.quick else [TESTS, [PARITY]]
-    if not all(run(some) for some in tests):
-        sys.exit("mutate: a test fails as things are")
+    found = try_tests(all_mutants, chosen, options.quick)
     why = reasons()
     results = []
     unexplained = 0
-    for place, path, span, text, name in chosen:
-        result = {"place": place, "statement": text,
-                  "noticed": not survives(path, span, tests)}
-        verdict = "noticed "
+    for mutant in chosen:
+        result = {"place": mutant.place, "statement": mutant.text,
+                  "noticed": found[mutant.number]}
         if not result["noticed"]:
-            result["reason"] = why.get(name)
+            result["reason"] = why.get(mutant.name)
             unexplained += result["reason"] is None
-            verdict = f"SURVIVED ({result['reason'] or f'no reason: {name}'})"
-        print(f"{verdict} {place}: {text}", flush=True)
+            print(f"SURVIVED {mutant.place}: {mutant.text} "
+                  f"({result['reason'] or f'no reason: {mutant.name}'})")
         results.append(result)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
-    noticed = sum(result["noticed"] for result in results)
-    print(f"{noticed} of {len(results)} noticed")
-    enough = noticed >= ENOUGH * len(results)
+    count = sum(result["noticed"] for result in results)
+    print(f"{count} of {len(results)} noticed")
+    enough = count >= ENOUGH * len(results)
     return 0 if enough and unexplained == 0 else 1
 
 
