@@ -1,12 +1,12 @@
 #!/bin/bash
 # Trains a DiT of DiT-XL/2's width and depth on made-up pictures, 1,024 tokens
 # each, for a few steps in BF16, in FP8, and in FP8 with scales of earlier steps,
-# in BF16 on pictures of a quarter of the tokens, and, where no sizes are given, a
-# DiT of 2 billion parameters and an MMDiT of FLUX's width and a fifth of its
-# depth, and says how fast: a line of JSON for each, of the median of the steps
-# behind the first four. Then one of what streams of a DiT of that width and four
-# layers waited for (bench/stream_gaps.py), where there is a python3. What the runs
-# said lies in FOLDER.
+# in BF16 on pictures of a quarter of the tokens, and, where no sizes are given, an
+# MMDiT of FLUX's width and a fifth of its depth and a DiT of 2 billion parameters,
+# and says how fast: a line of JSON for each, of the median of the steps
+# behind the first four. In between one of what streams of a DiT of that width and
+# four layers waited for (bench/stream_gaps.py), where there is a python3. What the
+# runs said lies in FOLDER.
 # Usage: gpu_speed.sh TRIREME FOLDER [DEVICE [HIDDEN LAYERS HEADS SIDE BATCH]]
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -122,10 +122,10 @@ side=$((side / 2)) batch=$((4 * batch)) \
   measure bf16_quarter "$(dit "$layers")" "" || failed=1
 measure_streams streams "$(dit 4)" || failed=1
 if (($# <= 3)); then
-  batch=4 measure bf16_2b "$(hidden=2048 dit 28)" "" || failed=1
   batch=4 measure bf16_flux "mmdit {
     hidden: 3072 dual_layers: 4 single_layers: 8 heads: 24 patch: 8
     text { tokens: 512 bytes {} }
   }" "" || failed=1
+  batch=4 measure bf16_2b "$(hidden=2048 dit 28)" "" || failed=1
 fi
 exit "$failed"
