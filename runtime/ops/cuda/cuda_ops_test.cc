@@ -2,7 +2,10 @@
 // which threads and streams go, and where the host's bits are promised, those.
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -17,6 +20,7 @@
 #include "runtime/ops/attention.h"
 #include "runtime/ops/convolution.h"
 #include "runtime/ops/cuda/cudnn_graph.h"
+#include "runtime/ops/kernels.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/op_cases_testing.h"
 #include "runtime/ops/pointwise.h"
@@ -32,6 +36,24 @@ using Values = std::vector<std::vector<double>>;
 // What is not written yet, and what is freed, is NaN.
 std::unique_ptr<Device> Gpu(const KernelLibraries& libraries = kOwnKernels) {
   return MakeCudaDevice(0, kPlenty, CudaDevice::Memory::kPoisoned, libraries);
+}
+
+// What a table lacks is a null pointer that the first model to need it calls.
+TEST(CudaKernelsTest, HaveAllThatTheHostsHave) {
+  using Pointers =
+      std::array<std::uintptr_t, sizeof(Kernels) / sizeof(std::uintptr_t)>;
+  const CpuDevice host(kPlenty);
+  Kernels of_host = host.kernels();
+  // Products by codes are of their values here.
+  of_host.grouped_gemm.multiplies_codes = nullptr;
+  const auto expected = std::bit_cast<Pointers>(of_host);
+  for (const KernelLibraries& libraries : {kOwnKernels, KernelLibraries()}) {
+    const std::unique_ptr<Device> gpu = Gpu(libraries);
+    const auto found = std::bit_cast<Pointers>(gpu->kernels());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_TRUE(expected[i] == 0 || found[i] != 0) << "pointer " << i;
+    }
+  }
 }
 
 class CudaOpTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {
