@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/core/log.h"
+#include "runtime/device/unused_memory.h"
 
 namespace trireme {
 
@@ -10,12 +11,14 @@ DeviceBuffers::DeviceBuffers(Device& device, int count,
                              const std::vector<Buffer>& set,
                              MemoryCategory category, std::string_view label) {
   for (int i = 0; i < count; ++i) {
-    Free& free = free_.emplace_back();
+    std::vector<Tensor> buffers;
     for (const auto& [elements, dtype] : set) {
-      free.set.push_back(elements == 0 ? Tensor()
-                                       : Tensor::Empty(device, {elements},
-                                                       dtype, category, label));
+      buffers.push_back(elements == 0 ? Tensor()
+                                      : Tensor::Empty(device, {elements}, dtype,
+                                                      category, label));
     }
+    // New memory is in the order of the current stream.
+    Return(std::move(buffers), device.stream());
   }
 }
 
@@ -24,11 +27,13 @@ std::vector<Tensor> DeviceBuffers::Take(Stream& stream) {
   Free next = std::move(free_.front());
   free_.pop_front();
   next.last_use.Wait(stream);
+  for (const Tensor& buffer : next.set) BeginUse(buffer, stream);
   return std::move(next.set);
 }
 
-void DeviceBuffers::Return(std::vector<Tensor> set, Event last_use) {
-  free_.push_back({std::move(set), std::move(last_use)});
+void DeviceBuffers::Return(std::vector<Tensor> set, Stream& stream) {
+  for (const Tensor& buffer : set) EndUse(buffer, stream);
+  free_.push_back({std::move(set), stream.Record()});
 }
 
 }  // namespace trireme

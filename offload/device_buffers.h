@@ -16,7 +16,7 @@
 namespace trireme {
 
 // Allocated once; a set of buffers passes from one user to the next by events,
-// without the host.
+// without the host. Between two users nobody touches it.
 class DeviceBuffers {
  public:
   struct Buffer {
@@ -29,10 +29,11 @@ class DeviceBuffers {
                 MemoryCategory category, std::string_view label);
 
   // The set that has been free for longest; CHECKs that one is. What `stream`
-  // is given from now on comes after its last use.
+  // is given from now on comes after its last use. Elements are anything.
   std::vector<Tensor> Take(Stream& stream);
-  // Free once `last_use` is done.
-  void Return(std::vector<Tensor> set, Event last_use);
+  // Free after what `stream`, the last to use the set, has been given; its
+  // elements are gone then (runtime/device/unused_memory.h).
+  void Return(std::vector<Tensor> set, Stream& stream);
 
  private:
   struct Free {

@@ -333,7 +333,7 @@ void OffloadedUnits::Bring(int number) {
   Unit* const unit = Find(number);
   if (unit == nullptr) return;
   CHECK(!unit->place.empty()) << "unit " << number << " is not on the device";
-  AwaitArrival(unit->arrival);
+  AwaitArrival(std::exchange(unit->arrival, {}));
   if (!unit->gathers.empty()) AwaitGathers(*unit);
 }
 
@@ -350,9 +350,10 @@ void OffloadedUnits::Release(int number) {
     frozen.parameter->quantized = QuantizedTensor();
   }
   // One that nothing has used.
+  Stream& compute = context_.device().stream();
+  std::exchange(unit->arrival, {}).Wait(compute);
   if (!unit->gathers.empty()) AwaitGathers(*unit);
-  buffers_.places.Return(std::exchange(unit->place, {}),
-                         context_.device().stream().Record());
+  buffers_.places.Return(std::exchange(unit->place, {}), compute);
 }
 
 void OffloadedUnits::PrepareGradients(int number) {
@@ -423,7 +424,7 @@ void OffloadedUnits::SaveGradients(int number) {
   if (unit->in_window >= 0 && unit->owned_parts > 0) {
     buffers_.window->ExpectUpdate(unit->in_window);
   }
-  buffers_.gradients.Return(std::exchange(unit->gradients, {}), unit->saved);
+  buffers_.gradients.Return(std::exchange(unit->gradients, {}), copy_out);
 }
 
 UnitStore::BringBack OffloadedUnits::TakeAway(std::vector<Tensor> tensors) {

@@ -19,6 +19,16 @@
 namespace trireme {
 namespace {
 
+using FreedMemory = AsynchronousCpuDevice::FreedMemory;
+
+size_t Pages(int64_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return (static_cast<size_t>(bytes) + page - 1) / page * page;
+}
+
+// All ones are a NaN of every floating type.
+void Poison(void* block, int64_t bytes) { std::memset(block, 0xFF, bytes); }
+
 // Blocks of whole pages, which nobody may touch once they are free. The last
 // so many stay reserved: the system would use the address again.
 class ProtectedMemory final : public MemorySource {
@@ -46,10 +56,6 @@ class ProtectedMemory final : public MemorySource {
  private:
   static constexpr size_t kReserved = 2048;
 
-  static size_t Pages(int64_t bytes) {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    return (static_cast<size_t>(bytes) + page - 1) / page * page;
-  }
   void Unmap() {
     const auto [block, bytes] = freed_.front();
     CHECK_EQ(munmap(block, Pages(bytes)), 0);
@@ -62,8 +68,9 @@ class ProtectedMemory final : public MemorySource {
 // Memory of `inner` in the order of a device's streams.
 class StreamOrderedMemory final : public MemorySource {
  public:
-  StreamOrderedMemory(Device& device, std::unique_ptr<MemorySource> inner)
-      : device_(device), inner_(std::move(inner)) {}
+  StreamOrderedMemory(Device& device, FreedMemory freed,
+                      std::unique_ptr<MemorySource> inner)
+      : device_(device), freed_(freed), inner_(std::move(inner)) {}
 
   void* Reuse(int64_t bytes) override {
     const std::lock_guard lock(mutex_);
@@ -96,26 +103,26 @@ class StreamOrderedMemory final : public MemorySource {
   }
 
  private:
-  // All ones are a NaN of every floating type.
   static void* Poisoned(void* block, int64_t bytes) {
-    if (block != nullptr) std::memset(block, 0xFF, bytes);
+    if (block != nullptr) Poison(block, bytes);
     return block;
   }
   void Release(void* block, int64_t bytes) {
-    Poisoned(block, bytes);
+    // Protected memory loses its pages, and may be closed already.
+    if (freed_ == FreedMemory::kPoisoned) Poison(block, bytes);
     const std::lock_guard lock(mutex_);
     inner_->Free(block, bytes);
   }
 
   Device& device_;
+  const FreedMemory freed_;
   const std::thread::id driver_ = std::this_thread::get_id();
   mutable std::mutex mutex_;
   const std::unique_ptr<MemorySource> inner_;  // guarded by mutex_
 };
 
-std::unique_ptr<MemorySource> SourceOf(
-    AsynchronousCpuDevice::FreedMemory freed) {
-  if (freed == AsynchronousCpuDevice::FreedMemory::kProtected) {
+std::unique_ptr<MemorySource> SourceOf(FreedMemory freed) {
+  if (freed == FreedMemory::kProtected) {
     return std::make_unique<ProtectedMemory>();
   }
   return std::make_unique<HostMemory>();
@@ -136,14 +143,32 @@ Device::Streams StreamsOf(uint64_t seed, const std::vector<StreamKind>& late) {
 AsynchronousCpuDevice::AsynchronousCpuDevice(
     int64_t limit_bytes, uint64_t seed, FreedMemory freed,
     const std::vector<StreamKind>& late)
-    : Device("asynchronous cpu", /*on_host=*/true, limit_bytes,
-             std::make_unique<StreamOrderedMemory>(*this, SourceOf(freed)),
-             CpuKernelTables(), StreamsOf(kNumStreams * seed, late)) {}
+    : Device(
+          "asynchronous cpu", /*on_host=*/true, limit_bytes,
+          std::make_unique<StreamOrderedMemory>(*this, freed, SourceOf(freed)),
+          CpuKernelTables(), StreamsOf(kNumStreams * seed, late)),
+      freed_(freed) {}
 
 AsynchronousCpuDevice::~AsynchronousCpuDevice() {
   // What work lets go of is given to the streams once more.
   Synchronize();
   Synchronize();
+}
+
+void AsynchronousCpuDevice::Close(void* block, int64_t bytes, Stream& stream) {
+  stream.Launch([block, bytes, freed = freed_] {
+    Poison(block, bytes);
+    if (freed == FreedMemory::kProtected) {
+      CHECK_EQ(mprotect(block, Pages(bytes), PROT_NONE), 0);
+    }
+  });
+}
+
+void AsynchronousCpuDevice::Open(void* block, int64_t bytes, Stream& stream) {
+  if (freed_ == FreedMemory::kPoisoned) return;
+  stream.Launch([block, bytes] {
+    CHECK_EQ(mprotect(block, Pages(bytes), PROT_READ | PROT_WRITE), 0);
+  });
 }
 
 }  // namespace trireme
