@@ -1,22 +1,17 @@
 #include "tools/hosts.h"
 
-#include <fcntl.h>
 #include <netdb.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
-#include <cerrno>
-#include <cstring>
+#include <chrono>
+#include <map>
 #include <optional>
 #include <set>
 #include <span>
 #include <thread>
+#include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
@@ -25,8 +20,8 @@
 #include "absl/strings/strip.h"
 #include "fmt/format.h"
 #include "runtime/core/file.h"
-#include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "tools/host_questions.h"
 #include "trainer/config/local_path.h"
 
 namespace trireme {
@@ -35,17 +30,12 @@ namespace {
 constexpr int64_t kMostRanksOfHost = 4096;
 constexpr int64_t kMostHostFileBytes = 16 << 20;
 constexpr std::chrono::milliseconds kBetweenLooks(50);
-// What a pipe holds: all that an ended process has left in it.
-constexpr size_t kMostReasonBytes = 64 << 10;
-constexpr char kNoMpirun[] =
-    "cannot run mpirun; expected OpenMPI's mpirun on the PATH\n";
+constexpr char kNoAnswer[] = "no answer yet";
 // What ssh says of a name that neither the system nor its configuration knows;
 // of one that it knows it says what became of the connection.
 constexpr char kUnknownToSsh[] = "Could not resolve hostname";
 // Of times that nobody is reached, each waited for twice as long.
-constexpr int kProbesInVain = 3;
-// More of them at once would take longer than they are given.
-constexpr size_t kMostProbesPerProcessor = 4;
+constexpr int kTriesInVain = 3;
 
 // A machine's name or address, perhaps after "user@".
 bool NamesHost(const std::string& text) {
@@ -65,97 +55,17 @@ bool IsKnown(const std::string& host) {
   return true;
 }
 
-// Up to the first dot, behind "user@": what a machine calls itself may have
-// more or less of its domain than what others call it.
-std::string FirstLabel(const std::string& host) {
-  const std::string name = host.substr(host.rfind('@') + 1);
-  return name.substr(0, name.find('.'));
-}
+using Answers = std::map<std::string, std::optional<std::string>>;
 
-// An mpirun that runs `true` on one host; what it says comes through a pipe.
-struct Probe {
-  std::string host;
-  pid_t process = -1;
-  int output = -1;
-};
-
-Probe StartProbe(const std::string& host) {
-  Probe probe{.host = host};
-  std::vector<std::string> command = {"mpirun", "-np", "1", "--host",
-                                      host + ":1"};
-  if (geteuid() == 0) command.emplace_back("--allow-run-as-root");
-  command.emplace_back("true");
-  std::vector<char*> raw;
-  for (std::string& part : command) raw.push_back(part.data());
-  raw.push_back(nullptr);
-  std::array<int, 2> pipe{};
-  if (pipe2(pipe.data(), O_CLOEXEC) != 0) return probe;
-  probe.process = fork();
-  if (probe.process == 0) {
-    setpgid(0, 0);
-    const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    dup2(nothing, STDIN_FILENO);
-    dup2(pipe[1], STDOUT_FILENO);
-    dup2(pipe[1], STDERR_FILENO);
-    sigset_t none;
-    sigemptyset(&none);
-    pthread_sigmask(SIG_SETMASK, &none, nullptr);
-    execvp(raw[0], raw.data());
-    [[maybe_unused]] const ssize_t told =
-        write(STDERR_FILENO, kNoMpirun, sizeof(kNoMpirun) - 1);
-    _exit(127);
-  }
-  close(pipe[1]);
-  fcntl(pipe[0], F_SETFL, O_NONBLOCK);
-  probe.output = pipe[0];
-  return probe;
-}
-
-// The first line of what mpirun says that says something.
-std::string FirstLine(const std::string& text) {
-  for (const auto line : absl::StrSplit(text, '\n')) {
-    const std::string stripped(absl::StripAsciiWhitespace(line));
-    if (!stripped.empty() && stripped.find_first_not_of('-') != stripped.npos) {
-      return stripped;
+// Asks on, until `enough` says that answers are.
+void AwaitAnswers(HostQuestions& questions, Answers& answers,
+                  const std::function<bool()>& enough) {
+  for (;;) {
+    for (HostQuestions::Answer& answer : questions.Hear()) {
+      answers[answer.host] = std::move(answer.unreachable);
     }
-  }
-  return "mpirun ended without a word";
-}
-
-// Adds to `unreachable` those of these hosts that are, asked all at once.
-void AskAtOnce(std::span<const Host> hosts, std::chrono::seconds patience,
-               const std::function<bool()>& given_up,
-               std::vector<std::pair<std::string, std::string>>& unreachable) {
-  std::vector<Probe> probes;
-  for (const Host& host : hosts) probes.push_back(StartProbe(host.name));
-  const auto end = std::chrono::steady_clock::now() + patience;
-  for (const Probe& probe : probes) {
-    std::optional<int> status;
-    std::string said;
-    while (probe.process > 0 && !status.has_value()) {
-      // All of it: one that has ended is not late, however late it is heard.
-      std::array<char, 4096> text{};
-      ssize_t count = read(probe.output, text.data(), text.size());
-      while (count > 0 && said.size() < kMostReasonBytes) {
-        said.append(text.data(), count);
-        count = read(probe.output, text.data(), text.size());
-      }
-      int ended = 0;
-      if (count <= 0 && waitpid(probe.process, &ended, WNOHANG) != 0) {
-        status = ended;
-      } else if (std::chrono::steady_clock::now() > end || given_up()) {
-        // With what it started: its agent may wait for a machine for minutes.
-        kill(-probe.process, SIGKILL);
-        waitpid(probe.process, nullptr, 0);
-        said = fmt::format("no answer within {} s", patience.count());
-        break;
-      } else if (count <= 0) {
-        std::this_thread::sleep_for(kBetweenLooks);
-      }
-    }
-    if (probe.output >= 0) close(probe.output);
-    if (status == 0) continue;
-    unreachable.emplace_back(probe.host, FirstLine(said));
+    if (enough()) return;
+    std::this_thread::sleep_for(kBetweenLooks);
   }
 }
 
@@ -243,14 +153,18 @@ int64_t RanksOn(const std::vector<Host>& hosts) {
 }
 
 std::vector<std::pair<std::string, std::string>> FindUnreachable(
-    const std::vector<Host>& hosts, std::chrono::seconds patience,
+    const std::vector<Host>& hosts, Timeouts::Duration patience,
     const std::function<bool()>& given_up) {
+  HostQuestions questions;
+  Answers answers;
+  for (const Host& host : hosts) questions.Ask(host.name, patience);
+  AwaitAnswers(questions, answers,
+               [&] { return answers.size() == hosts.size() || given_up(); });
   std::vector<std::pair<std::string, std::string>> unreachable;
-  const std::span<const Host> all(hosts);
-  const size_t at_once = kMostProbesPerProcessor * AvailableProcessors();
-  for (size_t first = 0; first < all.size(); first += at_once) {
-    AskAtOnce(all.subspan(first, std::min(at_once, all.size() - first)),
-              patience, given_up, unreachable);
+  for (const Host& host : hosts) {
+    const auto [answer, is_new] = answers.try_emplace(host.name, kNoAnswer);
+    if (!answer->second.has_value()) continue;
+    unreachable.emplace_back(host.name, *answer->second);
   }
   return unreachable;
 }
@@ -262,15 +176,17 @@ Machines WithoutLost(const Machines& machines,
   };
   Machines left;
   left.spares = machines.spares;
-  std::erase_if(left.spares, is_lost);
+  std::stable_partition(left.spares.begin(), left.spares.end(),
+                        std::not_fn(is_lost));
   for (const Host& host : machines.hosts) {
     if (!is_lost(host)) {
       left.hosts.push_back(host);
       continue;
     }
     const auto spare = std::find_if(
-        left.spares.begin(), left.spares.end(),
-        [&](const Host& spare) { return spare.ranks >= host.ranks; });
+        left.spares.begin(), left.spares.end(), [&](const Host& spare) {
+          return spare.ranks >= host.ranks && !is_lost(spare);
+        });
     if (spare == left.spares.end()) continue;
     left.hosts.push_back({spare->name, host.ranks, spare->paths});
     left.spares.erase(spare);
@@ -279,7 +195,7 @@ Machines WithoutLost(const Machines& machines,
 }
 
 absl::StatusOr<Machines> ReachableMachines(
-    const Machines& machines, std::chrono::seconds patience,
+    const Machines& machines, Timeouts::Duration patience,
     const std::function<void(const std::string&)>& say) {
   std::vector<Host> all = machines.hosts;
   all.insert(all.end(), machines.spares.begin(), machines.spares.end());
@@ -304,51 +220,87 @@ absl::StatusOr<Machines> ReachableMachines(
   if (left.hosts != machines.hosts) {
     say(fmt::format("goes on with {}", HostsText(left.hosts)));
   }
-  // They may be there again when they are needed.
-  for (const Host& spare : machines.spares) {
-    if (std::find(lost.begin(), lost.end(), spare.name) != lost.end()) {
-      left.spares.push_back(spare);
+  return left;
+}
+
+Machines MachinesLeft(const Machines& machines,
+                      const std::set<std::string>& unanswered,
+                      Patience patience, const std::function<bool()>& given_up,
+                      const std::function<void(const std::string&)>& say) {
+  std::vector<Host> all = machines.hosts;
+  all.insert(all.end(), machines.spares.begin(), machines.spares.end());
+  std::set<std::string> doubted = unanswered;
+  // Where all are silent it is not known who is out of reach of whom.
+  if (std::all_of(
+          machines.hosts.begin(), machines.hosts.end(),
+          [&](const Host& host) { return doubted.contains(host.name); })) {
+    doubted.clear();
+  }
+  Answers answers;
+  const auto is_known = [&](const Host& host) {
+    return answers.contains(host.name);
+  };
+  const auto left_out = [&] {
+    std::vector<std::string> names;
+    for (const Host& host : all) {
+      const auto answer = answers.find(host.name);
+      if (answer == answers.end() || answer->second.has_value()) {
+        names.push_back(host.name);
+      }
+    }
+    return names;
+  };
+  const auto spared = HostQuestions::Clock::now() + patience.spared;
+  const auto enough = [&] {
+    if (given_up() || answers.size() == all.size()) return true;
+    const bool waits = HostQuestions::Clock::now() < spared;
+    return std::all_of(machines.hosts.begin(), machines.hosts.end(),
+                       [&](const Host& host) {
+                         return is_known(host) ||
+                                (!waits && doubted.contains(host.name));
+                       }) &&
+           RanksOn(WithoutLost(machines, left_out()).hosts) ==
+               RanksOn(machines.hosts);
+  };
+  for (int tries = 0;; ++tries, patience.others *= 2) {
+    HostQuestions questions;
+    answers.clear();
+    for (const Host& host : all) {
+      questions.Ask(host.name, doubted.contains(host.name) ? patience.unanswered
+                                                           : patience.others);
+    }
+    AwaitAnswers(questions, answers, enough);
+    if (given_up()) return machines;
+    if (left_out().size() < all.size() || tries == kTriesInVain) break;
+    say(fmt::format("no host can be reached within {} s",
+                    std::chrono::duration<double>(patience.others).count()));
+    doubted.clear();
+  }
+  const Machines left = WithoutLost(machines, left_out());
+  // Of spares that were not needed it does not matter who answered first.
+  if (left.hosts == machines.hosts) return machines;
+  for (const Host& host : all) {
+    const auto [answer, is_new] = answers.try_emplace(host.name, kNoAnswer);
+    // A spare that was not waited for is not out of reach.
+    const bool waited_for = !is_new || doubted.contains(host.name);
+    if (waited_for && answer->second.has_value()) {
+      say(fmt::format("host {} cannot be reached: {}", host.name,
+                      *answer->second));
     }
   }
   return left;
 }
 
-std::vector<std::string> FindLost(
-    const Machines& machines, const std::set<std::string>& silent,
-    Patience patience, const std::function<bool()>& given_up,
-    const std::function<void(const std::string&)>& say) {
-  std::set<std::string> labels;
-  for (const std::string& name : silent) labels.insert(FirstLabel(name));
-  std::vector<Host> doubted, others;
-  for (const Host& host : machines.hosts) {
-    (labels.contains(FirstLabel(host.name)) ? doubted : others).push_back(host);
+std::set<std::string> HostsOfRanks(const std::vector<Host>& hosts,
+                                   const std::set<int64_t>& ranks) {
+  std::set<std::string> found;
+  int64_t first = 0;
+  for (const Host& host : hosts) {
+    const auto rank = ranks.lower_bound(first);
+    first += host.ranks;
+    if (rank != ranks.end() && *rank < first) found.insert(host.name);
   }
-  // Where all are silent it is not known who is out of reach of whom.
-  if (others.empty()) others.swap(doubted);
-  std::vector<std::pair<std::string, std::string>> unreachable;
-  for (int tries = 0; tries <= kProbesInVain; ++tries, patience.others *= 2) {
-    unreachable = FindUnreachable(doubted, patience.silent, given_up);
-    const auto append = [&](const std::vector<Host>& hosts) {
-      const auto more = FindUnreachable(hosts, patience.others, given_up);
-      unreachable.insert(unreachable.end(), more.begin(), more.end());
-    };
-    append(others);
-    if (unreachable.empty() || given_up()) return {};
-    append(machines.spares);
-    if (given_up()) return {};
-    const size_t all = machines.hosts.size() + machines.spares.size();
-    if (unreachable.size() < all) break;
-    say(fmt::format("no host can be reached within {} s",
-                    patience.others.count()));
-    others = machines.hosts;
-    doubted.clear();
-  }
-  std::vector<std::string> lost;
-  for (const auto& [name, reason] : unreachable) {
-    say(fmt::format("host {} cannot be reached: {}", name, reason));
-    lost.push_back(name);
-  }
-  return lost;
+  return found;
 }
 
 std::vector<Host> FirstRanks(std::vector<Host> hosts, int64_t ranks) {

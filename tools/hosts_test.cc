@@ -7,7 +7,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "fmt/format.h"
@@ -16,6 +19,8 @@
 #include "runtime/core/file.h"
 #include "runtime/core/processors.h"
 #include "runtime/core/status.h"
+#include "runtime/core/timeouts.h"
+#include "tools/host_questions.h"
 
 namespace trireme {
 namespace {
@@ -39,7 +44,25 @@ TEST(HostsTest, WithoutASpareThePlaceIsGone) {
   const Machines left =
       WithoutLost({Hosts("a:4,b:4,c:2"), Hosts("d:8")}, {"d", "a", "c"});
   EXPECT_EQ(HostsText(left.hosts), "b:4");
-  EXPECT_THAT(left.spares, IsEmpty());
+  EXPECT_EQ(HostsText(left.spares), "d:8");
+}
+
+// It is asked once more when nothing else is left.
+TEST(HostsTest, ASpareThatDoesNotAnswerIsTheLast) {
+  const Machines left = WithoutLost(
+      {Hosts("a:4,b:4"), Hosts("down:8,up:4,other:4")}, {"b", "down"});
+  EXPECT_EQ(HostsText(left.hosts), "a:4,up:4");
+  EXPECT_EQ(HostsText(left.spares), "other:4,down:8");
+}
+
+TEST(HostsTest, RanksAreNumberedAsHostsAreListed) {
+  const std::vector<Host> hosts = Hosts("b:2,a:1,c:3");
+  using Names = std::set<std::string>;
+  EXPECT_EQ(HostsOfRanks(hosts, {}), Names());
+  EXPECT_EQ(HostsOfRanks(hosts, {0}), Names{"b"});
+  EXPECT_EQ(HostsOfRanks(hosts, {1, 2}), (Names{"a", "b"}));
+  EXPECT_EQ(HostsOfRanks(hosts, {3, 5}), Names{"c"});
+  EXPECT_EQ(HostsOfRanks(hosts, {6}), Names());
 }
 
 TEST(HostsTest, ReadsTheHostFilesThatOthersWrite) {
@@ -88,7 +111,6 @@ TEST(HostsTest, AHostFileSaysWhatLiesElsewhere) {
   }
 }
 
-// A launch that asks hundreds at once is too busy to hear them in time.
 // A script in the place of mpirun, which runs in the folder.
 class FakeMpirun {
  public:
@@ -125,6 +147,7 @@ TEST(HostsTest, WhoGivesUpWaitsForNoHost) {
   EXPECT_THAT(unreachable, SizeIs(3));
 }
 
+// A launch that asks hundreds at once is too busy to hear them in time.
 TEST(HostsTest, ManyHostsAreAskedAFewAtATime) {
   // Each keeps a file while it runs; "away" says what ssh would.
   const FakeMpirun mpirun(
@@ -227,21 +250,91 @@ TEST(HostsTest, ASpareTakesThePlaceOfAnAliasThatIsDown) {
 }
 
 // Its ranks were waited for already: a new start need not wait as long again.
-TEST(HostsTest, AHostThatWasSilentIsNotWaitedForAsOthersAre) {
+TEST(HostsTest, AHostThatDidNotAnswerBeforeIsNotWaitedForAsOthersAre) {
   const FakeMpirun mpirun("case $4 in *gone*) exec sleep 600;; esac\n");
   const auto begin = std::chrono::steady_clock::now();
   std::vector<std::string> said;
-  const auto lost = FindLost(
-      {Hosts("me@gone.example:1,here.example:1"), Hosts("spare:1")},
-      {"gone", "elsewhere"},
-      {.silent = std::chrono::seconds(2), .others = std::chrono::seconds(500)},
+  const Machines left = MachinesLeft(
+      {Hosts("me@gone:1,here:1"), {}}, {"me@gone"},
+      {.spared = std::chrono::seconds(1),
+       .unanswered = std::chrono::seconds(2),
+       .others = std::chrono::seconds(500)},
       [] { return false; },
       [&](const std::string& text) { said.push_back(text); });
   EXPECT_LT(std::chrono::steady_clock::now() - begin,
             std::chrono::seconds(100));
-  EXPECT_EQ(lost, std::vector<std::string>{"me@gone.example"});
+  EXPECT_EQ(HostsText(left.hosts), "here:1");
   ASSERT_THAT(said, SizeIs(1));
-  EXPECT_THAT(said[0], HasSubstr("no answer within 2 s"));
+  EXPECT_EQ(said[0], "host me@gone cannot be reached: no answer within 2 s");
+}
+
+// Neither the lost host nor a spare that is down keeps the job waiting when
+// another spare is there.
+TEST(HostsTest, ASpareThatAnswersIsTaken) {
+  const FakeMpirun mpirun("case $4 in gone*|down*) exec sleep 600;; esac\n");
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<std::string> said;
+  const Machines left = MachinesLeft(
+      {Hosts("here:1,gone:1"), Hosts("down:1,spare:1")}, {"gone"},
+      {.spared = std::chrono::seconds(1),
+       .unanswered = std::chrono::seconds(500),
+       .others = std::chrono::seconds(500)},
+      [] { return false; },
+      [&](const std::string& text) { said.push_back(text); });
+  EXPECT_LT(std::chrono::steady_clock::now() - begin,
+            std::chrono::seconds(100));
+  EXPECT_EQ(HostsText(left.hosts), "here:1,spare:1");
+  EXPECT_EQ(HostsText(left.spares), "down:1");
+  ASSERT_THAT(said, SizeIs(1));
+  EXPECT_EQ(said[0], "host gone cannot be reached: no answer yet");
+}
+
+// A rank that hangs, or a link that is there again: all stays as it was, and no
+// spare is waited for.
+TEST(HostsTest, WhereAllHostsAnswerNothingChanges) {
+  const FakeMpirun mpirun("case $4 in spare*) exec sleep 600;; esac\n");
+  const Machines machines = {Hosts("here:1,back:1"), Hosts("spare:1,other:1")};
+  const Machines left = MachinesLeft(
+      machines, {"back"},
+      {.spared = std::chrono::seconds(400),
+       .unanswered = std::chrono::seconds(500),
+       .others = std::chrono::seconds(500)},
+      [] { return false; }, SayNothing);
+  EXPECT_EQ(left.hosts, machines.hosts);
+  EXPECT_EQ(left.spares, machines.spares);
+}
+
+// It is known when silence has lasted for too long who is gone, and who only
+// hangs.
+TEST(HostsTest, SilentHostsAreAskedWhileTheyAreSilent) {
+  const FakeMpirun mpirun(
+      "echo x >> asked_$4\ncase $4 in gone*) exec sleep 600;; esac\n");
+  const auto asked = [&](const std::string& host) {
+    std::ifstream file(mpirun.folder() + "/asked_" + host + ":1");
+    return std::count(std::istreambuf_iterator<char>(file), {}, 'x');
+  };
+  Timeouts timeouts;
+  timeouts.named = std::chrono::seconds(2);
+  SilentHosts silent(timeouts);
+  const auto begin = HostQuestions::Clock::now();
+  auto now = begin;
+  const auto look = [&](const std::set<std::string>& hosts) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    now = HostQuestions::Clock::now();
+    silent.Look(hosts, now);
+  };
+  look({"gone", "hangs"});
+  EXPECT_THAT(silent.Unanswered(), IsEmpty());
+  const std::set<std::string> gone = {"gone"};
+  while ((asked("gone") < 2 || silent.Unanswered() != gone) &&
+         now - begin < std::chrono::seconds(100)) {
+    look({"gone", "hangs"});
+  }
+  EXPECT_EQ(silent.Unanswered(), gone);
+  EXPECT_GE(asked("hangs"), 1);
+  // Its ranks are heard again.
+  look({"hangs"});
+  EXPECT_FALSE(silent.Unanswered().contains("gone"));
 }
 
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {

@@ -344,8 +344,7 @@ int Check(const ParsedCommand& arguments, Launch launch) {
   std::vector<Host> hosts = job.machines.hosts;
   hosts.insert(hosts.end(), job.machines.spares.begin(),
                job.machines.spares.end());
-  const auto unreachable = FindUnreachable(
-      hosts, 2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe));
+  const auto unreachable = FindUnreachable(hosts, 2 * job.timeouts.probe);
   for (const auto& [host, reason] : unreachable) {
     fmt::print(stderr,
                "host {}: no process can be started there: {}; expected that "
@@ -445,10 +444,9 @@ int Run(const ParsedCommand& arguments, int, char**) {
   // for two minutes. Ranks whose launch is gone do not wait for long, and start
   // nowhere.
   if (!job.machines.hosts.empty() && !(may_take_up && HasRanks(job.folder))) {
-    absl::StatusOr<Machines> reachable = ReachableMachines(
-        job.machines,
-        2 * std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe),
-        [&log](const std::string& text) { log.Say(text); });
+    absl::StatusOr<Machines> reachable =
+        ReachableMachines(job.machines, 2 * job.timeouts.probe,
+                          [&log](const std::string& text) { log.Say(text); });
     if (!reachable.ok()) return Fail(kName, reachable.status());
     job.machines = *std::move(reachable);
   }

@@ -14,6 +14,7 @@
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/fewer_ranks.h"
+#include "tools/host_questions.h"
 #include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/coordinator/coordinator_client.h"
@@ -38,20 +39,23 @@ void MakeItResume(std::vector<std::string>& program) {
 }
 
 // Leaves out the machines that are gone, with a plan for what is left where no
-// spare takes their place. `silent`: machines whose ranks were not heard for
-// long, as they call themselves. Errors: nothing is left.
-absl::Status LeaveOutLost(LaunchedJob& job, const std::set<std::string>& silent,
+// spare takes their place. `unanswered`: did not answer while their ranks were
+// silent. Errors: nothing is left.
+absl::Status LeaveOutLost(LaunchedJob& job,
+                          const std::set<std::string>& unanswered,
                           const LaunchLog& log,
                           const std::function<bool()>& given_up) {
   if (job.machines.hosts.empty()) return absl::OkStatus();
-  const std::vector<std::string> lost = FindLost(
-      job.machines, silent,
-      {.silent = std::chrono::ceil<std::chrono::seconds>(job.timeouts.named),
-       .others = std::chrono::ceil<std::chrono::seconds>(job.timeouts.probe)},
+  Machines machines = MachinesLeft(
+      job.machines, unanswered,
+      {.spared = job.timeouts.reach,
+       .unanswered = job.timeouts.named,
+       .others = job.timeouts.probe},
       given_up, [&log](const std::string& text) { log.Say(text); });
-  if (lost.empty()) return absl::OkStatus();
   const int64_t before = RanksOn(job.machines.hosts);
-  job.machines = WithoutLost(job.machines, lost);
+  const bool same = machines.hosts == job.machines.hosts;
+  job.machines = std::move(machines);
+  if (same) return absl::OkStatus();
   const int64_t left = RanksOn(job.machines.hosts);
   log.Say(fmt::format("goes on with {}",
                       left > 0 ? HostsText(job.machines.hosts) : "no host"));
@@ -235,17 +239,27 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
       }
     }
     const auto begin = JobWatch::Clock::now();
-    const SupervisedEnd end =
-        Supervise(*ranks, signals, job.timeouts, watch, log, [&] {
-          Record(job, address, start, ranks->mpirun, log);
-          // Slurm's srun may wait for longer, as for a node that is not yet
-          // known to be dead.
-          if (job.allocation.has_value()) return;
-          const auto took = std::chrono::ceil<Timeouts::Duration>(
-              JobWatch::Clock::now() - begin);
-          job.timeouts.start = std::max(job.timeouts.start_at_least,
-                                        job.timeouts.start_times * took);
-        });
+    SilentHosts silent_hosts(job.timeouts);
+    const auto out_of_reach = [&](JobWatch::Clock::time_point now) {
+      std::set<int64_t> silent;
+      for (const RankReport& rank : watch.SilentFor(now, job.timeouts.named)) {
+        silent.insert(rank.rank());
+      }
+      silent_hosts.Look(HostsOfRanks(job.machines.hosts, silent), now);
+      return !silent_hosts.Unanswered().empty();
+    };
+    const auto on_training = [&] {
+      Record(job, address, start, ranks->mpirun, log);
+      // Slurm's srun may wait for longer, as for a node that is not yet
+      // known to be dead.
+      if (job.allocation.has_value()) return;
+      const auto took =
+          std::chrono::ceil<Timeouts::Duration>(JobWatch::Clock::now() - begin);
+      job.timeouts.start = std::max(job.timeouts.start_at_least,
+                                    job.timeouts.start_times * took);
+    };
+    const SupervisedEnd end = Supervise(*ranks, signals, job.timeouts, watch,
+                                        log, on_training, out_of_reach);
     // A mistake in the job shows before its first step, by a rank's own word or
     // end; what kills ranks while they start, or fails a file of a run that has
     // trained, may be gone the next time.
@@ -270,13 +284,6 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
         watch.last_step(),
         pause.count() > 0 ? fmt::format(" in {} s", pause / 1.0s) : "", in_vain,
         job.restarts));
-    std::set<std::string> silent;
-    if (job.timeouts.lost.count() > 0) {
-      for (const RankReport& rank :
-           watch.SilentFor(JobWatch::Clock::now(), job.timeouts.lost)) {
-        silent.insert(rank.host());
-      }
-    }
     // Pauses and asking hosts take minutes where nothing goes right; who wants
     // the end does not wait for that.
     int asked = 0;
@@ -293,7 +300,8 @@ int RunToTheEnd(LaunchedJob job, const CoordinatorAddress& address,
     while (JobWatch::Clock::now() < over && !given_up()) {
       std::this_thread::sleep_for(kBetweenLooks);
     }
-    const absl::Status goes_on = LeaveOutLost(job, silent, log, given_up);
+    const absl::Status goes_on =
+        LeaveOutLost(job, silent_hosts.Unanswered(), log, given_up);
     if (given_up()) {
       log.Say("ends as it was told to, while no rank runs");
       return kSignalled + asked;

@@ -100,7 +100,8 @@ class Supervision {
   }
 
   // What there is to do at this time.
-  void Look(Clock::time_point now) {
+  void Look(Clock::time_point now,
+            const std::function<bool(Clock::time_point)>& out_of_reach) {
     // So much passes between two turns only where this process was stopped
     // itself, or starved: then it could not have heard anyone.
     if (now - last_look_ > timeouts_.named) {
@@ -116,11 +117,13 @@ class Supervision {
       log_.Say(fmt::format("{} has been silent for {} s, after step {}",
                            Name(rank), Seconds(timeouts_.named), rank.step()));
     }
+    const bool in_vain = out_of_reach(now);
     const std::string reason = WhyGiveUp(now);
     if (reason.empty()) return;
     log_.Say(reason + "; all ranks are ended");
     lost_ = true;
     EndRanks();
+    if (in_vain) kill(mpirun_, SIGKILL);
     // They would be given time to end by themselves.
     for (const pid_t process : DescendantsOf(mpirun_)) {
       if (IsStopped(process)) kill(process, SIGKILL);
@@ -282,10 +285,11 @@ absl::StatusOr<StartedRanks> StartRanks(std::vector<std::string> mpirun,
   return StartedRanks{.mpirun = child};
 }
 
-SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
-                        const Timeouts& timeouts, JobWatch& watch,
-                        const LaunchLog& log,
-                        const std::function<void()>& on_training) {
+SupervisedEnd Supervise(
+    const StartedRanks& ranks, const SignalQueue& signals,
+    const Timeouts& timeouts, JobWatch& watch, const LaunchLog& log,
+    const std::function<void()>& on_training,
+    const std::function<bool(JobWatch::Clock::time_point)>& out_of_reach) {
   Supervision supervision(ranks, timeouts, watch, log);
   bool trained = false;
   for (;;) {
@@ -297,7 +301,7 @@ SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
     }
     const std::optional<SupervisedEnd> end = supervision.End();
     if (end.has_value()) return *end;
-    supervision.Look(Clock::now());
+    supervision.Look(Clock::now(), out_of_reach);
   }
 }
 

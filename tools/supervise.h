@@ -63,14 +63,18 @@ struct SupervisedEnd {
 
 // Stays beside what was started to its end. Nothing of that is left on this
 // machine then. `on_training` is called once, when a step is done.
+// `out_of_reach` is called several times a second: whether a machine whose
+// ranks are silent does not answer either. mpirun would wait for its daemon
+// there and is then killed, by which the other daemons know to end their ranks.
 //
 // SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 ask the ranks to save and end, a second
 // one, other than SIGUSR1, ends them at once. A rank that is lost leaves others
 // waiting for what will not come: all of them are ended, with status 1.
-SupervisedEnd Supervise(const StartedRanks& ranks, const SignalQueue& signals,
-                        const Timeouts& timeouts, JobWatch& watch,
-                        const LaunchLog& log,
-                        const std::function<void()>& on_training);
+SupervisedEnd Supervise(
+    const StartedRanks& ranks, const SignalQueue& signals,
+    const Timeouts& timeouts, JobWatch& watch, const LaunchLog& log,
+    const std::function<void()>& on_training,
+    const std::function<bool(JobWatch::Clock::time_point)>& out_of_reach);
 
 }  // namespace trireme
 

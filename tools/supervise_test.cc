@@ -6,6 +6,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -37,14 +38,21 @@ class SuperviseTest : public ::testing::Test {
                                           /*environment=*/{}, signals,
                                           /*hear_us=*/true)
                                    .value();
-    const SupervisedEnd end =
-        Supervise(ranks, signals, timeouts, watch, log, [] {});
+    if (rank_.has_value()) {
+      EXPECT_TRUE(watch.Report(*rank_, JobWatch::Clock::now()).ok());
+    }
+    const SupervisedEnd end = Supervise(
+        ranks, signals, timeouts, watch, log, [] {},
+        [this](JobWatch::Clock::time_point) { return out_of_reach_; });
     stops_ = watch.Status(JobWatch::Clock::now()).orders().stops();
     return end;
   }
 
   const std::string folder_ = testing::TempDir() + "/supervise_test";
   int64_t stops_ = 0;
+  // Reports once, before the shell begins.
+  std::optional<RankReport> rank_;
+  bool out_of_reach_ = false;
 };
 
 // As Slurm says it, who may say it twice.
@@ -88,6 +96,31 @@ TEST_F(SuperviseTest, AnMpirunWhoseRanksNeverReportIsEnded) {
   const SupervisedEnd end = EndOf("\n", {.start = std::chrono::seconds(1)});
   EXPECT_TRUE(end.lost);
   EXPECT_EQ(end.status, 1);
+}
+
+// One whose daemon is gone with its machine, for which it would wait.
+TEST_F(SuperviseTest, AnMpirunWhoseHostIsGoneIsKilledAtOnce) {
+  rank_.emplace().set_world_size(2);
+  const Timeouts timeouts = {.lost = std::chrono::seconds(1),
+                             .kill = std::chrono::seconds(1000)};
+  const std::string waits = "\ntrap '' TERM\n";
+  out_of_reach_ = true;
+  const auto begin = std::chrono::steady_clock::now();
+  const SupervisedEnd end = EndOf(waits, timeouts);
+  EXPECT_TRUE(end.lost);
+  EXPECT_EQ(end.status, 1);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin,
+            std::chrono::seconds(100));
+}
+
+// A daemon that is there is to end its ranks before mpirun ends.
+TEST_F(SuperviseTest, AnMpirunWhoseHostsAnswerIsGivenTime) {
+  rank_.emplace().set_world_size(2);
+  const SupervisedEnd end = EndOf(
+      "\ntrap 'sleep 0.5; touch ended; exit 1' TERM\n",
+      {.lost = std::chrono::seconds(1), .kill = std::chrono::seconds(1000)});
+  EXPECT_TRUE(end.lost);
+  EXPECT_TRUE(std::filesystem::exists(folder_ + "/ended"));
 }
 
 }  // namespace

@@ -210,7 +210,7 @@ def try_all(arguments, seed, kinds, strikes):
         # A spare that took a host's place leaves what that one had in its
         # memory.
         left = os.listdir(hurt.memory)
-        if left and not hurt.lost:
+        if left and "goes on with" not in hurt.printed():
             raise AssertionError(f"copies that were not removed: {left}")
     return steps
 

@@ -215,26 +215,23 @@ class Faults:
 
     # Links.
 
-    def _set_link(self, state):
-        self.run.network.set_link(self.run.hosts()[1], state)
-
     def cut(self):
-        self._set_link("down")
+        host = self.run.hosts()[1]
+        self.run.network.set_link(host, "down")
         time.sleep(self.random.uniform(*SHORT_CUT_S))
-        self._set_link("up")
+        self.run.network.set_link(host, "up")
         return NONE
 
-    def _cut_until_noticed(self):
+    # It is there again when hosts are asked for the last time whether they are;
+    # a spare takes its place if it is slow to answer.
+    def cut_long(self):
         lost = self.run.printed().count("all ranks are ended")
-        self._set_link("down")
+        host = self.run.hosts()[1]
+        self.run.network.set_link(host, "down")
         self.run.await_that(
             lambda: self.run.printed().count("all ranks are ended") > lost,
             "ranks behind the link to be lost")
-
-    # It is there again when the hosts are asked whether they are.
-    def cut_long(self):
-        self._cut_until_noticed()
-        self._set_link("up")
+        self.run.network.set_link(host, "up")
         return START
 
     # The second time while the ranks start again.
@@ -242,9 +239,7 @@ class Faults:
         before = self.run.ranks()[1]
         self.cut_long()
         self._await_new_rank(before)
-        self._set_link("down")
-        time.sleep(self.random.uniform(*SHORT_CUT_S))
-        self._set_link("up")
+        self.cut()
         return START
 
     def one_way(self):
