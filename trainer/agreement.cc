@@ -1,9 +1,13 @@
 #include "trainer/agreement.h"
 
+#include <dirent.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <limits>
 #include <map>
@@ -33,9 +37,19 @@ using google::protobuf::TextFormat;
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
 constexpr int64_t kMaxManifestBytes = int64_t{64} << 20;
-// What a file that one host wrote may take to be seen by another.
-constexpr std::chrono::seconds kFolderPatience(1);
-constexpr std::chrono::milliseconds kBetweenLooks(50);
+// What a file that one host wrote may take to be seen by another: clients of
+// NFS may trust for a minute (acdirmax) what they remember of a folder.
+constexpr std::chrono::seconds kLocalPatience(1);
+constexpr std::chrono::seconds kNetworkPatience(70);
+constexpr std::chrono::seconds kSilentWait(3);
+// Between two looks, each of which asks a server.
+constexpr std::chrono::milliseconds kFirstPause(50);
+constexpr std::chrono::milliseconds kLongestPause(2000);
+// Types of file systems (statfs) that no other machine writes to: of ext2 to
+// ext4, XFS, Btrfs, F2FS, tmpfs, ramfs and overlays.
+constexpr std::array<uint32_t, 7> kLocalFileSystems = {
+    0xef53,     0x58465342, 0x9123683e, 0xf2f52010,
+    0x01021994, 0x858458f6, 0x794c7630};
 
 void AddFields(const Message& message, const std::string& prefix,
                Facts& facts) {
@@ -98,6 +112,22 @@ absl::Status Compare(const Facts& found, const Facts& expected) {
     if (!theirs.contains(name)) return differ(name, value, "nothing");
   }
   return absl::OkStatus();
+}
+
+// Whether the file is there. Opening the folders above it has a client of NFS
+// ask its server whether what it remembers of them is still true.
+bool IsSeen(const std::filesystem::path& path) {
+  std::filesystem::path above;
+  for (const auto& part : path.parent_path()) {
+    above /= part;
+    // One that may be passed through only cannot be read.
+    DIR* const folder = opendir(above.c_str());
+    if (folder == nullptr) continue;
+    (void)readdir(folder);
+    closedir(folder);
+  }
+  std::error_code error;
+  return std::filesystem::exists(path, error);
 }
 
 // A hash that a double holds exactly.
@@ -169,8 +199,24 @@ absl::StatusOr<std::optional<std::string>> AgreeOnCheckpoint(
   return checkpoint;
 }
 
+std::chrono::seconds PatienceWithFolder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::path there = std::filesystem::absolute(folder, error);
+  struct statfs system {};
+  while (statfs(there.c_str(), &system) != 0) {
+    if (!there.has_relative_path()) return kNetworkPatience;
+    there = there.parent_path();
+  }
+  const bool local =
+      std::find(kLocalFileSystems.begin(), kLocalFileSystems.end(),
+                static_cast<uint32_t>(system.f_type)) !=
+      kLocalFileSystems.end();
+  return local ? kLocalPatience : kNetworkPatience;
+}
+
 absl::Status AgreeOnRunFolder(Control& control, const std::string& folder,
-                              const std::string& host) {
+                              const std::string& host,
+                              std::chrono::milliseconds patience) {
   if (control.size() == 1) return absl::OkStatus();
   // A name that nobody has asked for before: a network's file system would
   // answer from its memory.
@@ -187,12 +233,24 @@ absl::Status AgreeOnRunFolder(Control& control, const std::string& folder,
     if (status.ok()) status = WriteFileAtomically(path, "");
   }
   RETURN_IF_ERROR(control.Agree(status, "the run's folder"));
-  std::error_code error;
-  const auto end = std::chrono::steady_clock::now() + kFolderPatience;
-  bool found = std::filesystem::exists(path, error);
-  while (!found && std::chrono::steady_clock::now() < end) {
-    std::this_thread::sleep_for(kBetweenLooks);
-    found = std::filesystem::exists(path, error);
+  const auto begin = std::chrono::steady_clock::now();
+  bool found = false, told = control.rank() != 0;
+  // Each look is the ranks' together: none of them is waited for that has seen
+  // it, nor is the collective's deadline passed.
+  for (auto pause = kFirstPause;; pause = std::min(2 * pause, kLongestPause)) {
+    const auto waited = std::chrono::steady_clock::now() - begin;
+    found = found || IsSeen(path);
+    std::array<int64_t, 1> any = {!found && waited < patience};
+    control.Max(std::span(any), "the run's folder");
+    if (any[0] == 0) break;
+    if (!told && waited > kSilentWait) {
+      told = true;
+      fmt::print(
+          "waits until all hosts see the run's folder, which may take a minute "
+          "on a network's file system\n");
+      std::fflush(stdout);
+    }
+    std::this_thread::sleep_for(pause);
   }
   if (!found) {
     status = FailedPrecondition(
@@ -202,6 +260,7 @@ absl::Status AgreeOnRunFolder(Control& control, const std::string& folder,
         folder, host, of_first);
   }
   status = control.Agree(status, "the run's folder");
+  std::error_code error;
   if (control.rank() == 0) std::filesystem::remove(path, error);
   return status;
 }

@@ -9,6 +9,7 @@
 #ifndef TRIREME_TRAINER_AGREEMENT_H_
 #define TRIREME_TRAINER_AGREEMENT_H_
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -40,10 +41,17 @@ absl::StatusOr<std::optional<std::string>> AgreeOnCheckpoint(
 
 // Whether this rank's folder of the run is rank 0's, which is made where there
 // is none, perhaps by another path: every rank writes its part of a checkpoint
-// there, which is none where they lie apart. `host`: this rank's, for the
-// error: a rank whose folder is another one, or not there.
+// there, which is none where they lie apart. A rank that does not see rank 0's
+// looks again for `patience`; the others wait for it. `host`: this rank's, for
+// the error: a rank whose folder is another one, or not there.
 absl::Status AgreeOnRunFolder(Control& control, const std::string& folder,
-                              const std::string& host);
+                              const std::string& host,
+                              std::chrono::milliseconds patience);
+
+// How long it may take until another host's file is seen in a folder, by the
+// file system of what there is of its path: 1 s where no other host writes to
+// it, else 70 s.
+std::chrono::seconds PatienceWithFolder(const std::string& folder);
 
 // Compares the samples that were used in a step. `used`: this rank's, by index
 // in the data set, those at [first, first + used.size()) of the global batch,

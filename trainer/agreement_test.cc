@@ -3,12 +3,14 @@
 
 #include "trainer/agreement.h"
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "fmt/format.h"
@@ -228,7 +230,8 @@ TEST(RunFolderAgreementTest, AFolderOfAHostsOwnIsNamed) {
       const std::vector<std::string> folders = {root + "/shared",
                                                 root + "/mounted", of_rank_2};
       return AgreeOnRunFolder(control, folders[rank],
-                              fmt::format("node{}", rank));
+                              fmt::format("node{}", rank),
+                              std::chrono::milliseconds(200));
     });
   };
   for (const absl::Status& status : statuses(root + "/shared/")) {
@@ -245,6 +248,35 @@ TEST(RunFolderAgreementTest, AFolderOfAHostsOwnIsNamed) {
           "checkpoint there",
           root));
   EXPECT_TRUE(fs::is_empty(root + "/shared"));
+}
+
+// A host's client of a network's file system remembers for a while that the
+// folder was not there.
+TEST(RunFolderAgreementTest, AFolderThatIsSeenLateIsTheSame) {
+  namespace fs = std::filesystem;
+  const std::string root = testing::TempDir() + "/late_run_folder";
+  fs::remove_all(root);
+  ASSERT_TRUE(MakeDirectories(root + "/shared").ok());
+  std::thread late([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    fs::create_directory_symlink(root + "/shared", root + "/late");
+  });
+  for (const absl::Status& status : StatusesOf([&](Control&control, int rank) {
+         return AgreeOnRunFolder(control,
+                                 root + (rank == 2 ? "/late" : "/shared"),
+                                 "node", std::chrono::minutes(2));
+       })) {
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  late.join();
+  EXPECT_TRUE(fs::is_empty(root + "/shared"));
+}
+
+// Where no other host can have written there, nobody waits for a minute.
+TEST(RunFolderAgreementTest, OnlyANetworksFileSystemIsWaitedForLong) {
+  EXPECT_EQ(PatienceWithFolder("/dev/shm/is/not/there"),
+            std::chrono::seconds(1));
+  EXPECT_EQ(PatienceWithFolder("/proc"), std::chrono::seconds(70));
 }
 
 // Ranks 0 and 1 share the first half of the batch, rank 2 has all of it, as

@@ -332,7 +332,8 @@ absl::StatusOr<RunEnd> Train(const TrainOptions& options,
   };
   // A run that cannot be saved is not begun.
   RETURN_IF_ERROR(AgreeOnRunFolder(agreement, folder.root(),
-                                   options.host.value_or(HostName())));
+                                   options.host.value_or(HostName()),
+                                   PatienceWithFolder(folder.root())));
   const absl::Status begun = begin();
   // Rank 0 lists every picture of data.buckets.
   AwaitAllPatiently(*everyone, "beginning the run");
