@@ -564,6 +564,30 @@ TEST_F(TrainTest, WhatIsMeasuredAndDrawnInBetweenChangesNoBit) {
               HasSubstr("samples: 3"));
 }
 
+// Fifty thousand samples that are held out take a while, too.
+TEST_F(TrainTest, AnOrderToStopBreaksAValidationOff) {
+  options_.job.mutable_data()->set_held_out(3);
+  options_.job.mutable_validation()->set_every(2);
+  options_.job.set_global_batch(1);
+  int asked = 0;
+  // Once after the first step, then before each of the three batches after the
+  // second.
+  options_.orders = [&] { return Orders{.stop = ++asked == 3}; };
+  const auto losses = [&] {
+    return NumbersOf(ReadFile(Path("metrics.jsonl"), kMaxBytes).value(),
+                     "validation_loss");
+  };
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kStopped);
+  EXPECT_EQ(Lines("metrics.jsonl"), 2);
+  EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000002/manifest.json")));
+  EXPECT_TRUE(losses().empty());
+  options_.resume = true;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(end_, RunEnd::kAllSteps);
+  EXPECT_EQ(losses().size(), 1);
+}
+
 TEST_F(TrainTest, TheSameWeightsHaveTheSameValidationLoss) {
   options_.job.mutable_data()->set_held_out(3);
   options_.job.mutable_validation()->set_every(1);

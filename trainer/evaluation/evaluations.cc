@@ -66,36 +66,7 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
   const int64_t step = metrics.step;
   ShowParameters(step, log);
   if (Validates(step)) {
-    const auto measured = validation_->Measure();
-    RETURN_IF_ERROR(WithContext(measured.status(), "validation"));
-    validated_ = true;
-    metrics.validation_loss = measured->loss;
-    metrics.validation_accuracy = measured->accuracy();
-    std::string text =
-        fmt::format("step {}: a loss of {:.5g} on {} samples that are held out",
-                    step, measured->loss, validation_->samples());
-    for (const Measured::OfSize& sized : measured->by_size) {
-      const std::string size =
-          fmt::format("{}x{}", sized.size.height, sized.size.width);
-      metrics.validation_losses[size] = sized.loss;
-      text += fmt::format("{} {:.5g} on {} of {}",
-                          metrics.validation_losses.size() == 1 ? ":" : ",",
-                          sized.loss, sized.samples, size);
-    }
-    if (metrics.validation_accuracy.has_value()) {
-      text += fmt::format(", {:.2f} % of which are named rightly",
-                          100 * *metrics.validation_accuracy);
-    }
-    if (log != nullptr) {
-      log->Tell(text);
-      if (!measured->routes.empty()) {
-        const absl::Status shown = ShowRouting(step, *measured, folder, *log);
-        if (!shown.ok()) {
-          LOG(WARNING) << "step " << step
-                       << ": no picture of routing: " << MessageOf(shown);
-        }
-      }
-    }
+    RETURN_IF_ERROR(Validate(folder, log, metrics, stop));
   }
   if (!Draws(step)) return absl::OkStatus();
   const absl::Status drawn = Draw(step, folder, log, stop);
@@ -103,6 +74,50 @@ absl::Status Evaluations::AfterStep(const RunFolder& folder, RunLog* log,
   RETURN_IF_ERROR(model_->status());
   if (log != nullptr && !drawn.ok()) {
     LOG(WARNING) << "step " << step << ": drew nothing: " << MessageOf(drawn);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Evaluations::Validate(const RunFolder& folder, RunLog* log,
+                                   StepMetrics& metrics,
+                                   const std::function<bool()>& stop) {
+  const int64_t step = metrics.step;
+  const auto measured = validation_->Measure(stop);
+  if (absl::IsCancelled(measured.status())) {
+    if (log != nullptr) {
+      log->Tell(fmt::format(
+          "step {}: no loss on samples that are held out: broken off, as "
+          "ordered",
+          step));
+    }
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(WithContext(measured.status(), "validation"));
+  validated_ = true;
+  metrics.validation_loss = measured->loss;
+  metrics.validation_accuracy = measured->accuracy();
+  std::string text =
+      fmt::format("step {}: a loss of {:.5g} on {} samples that are held out",
+                  step, measured->loss, validation_->samples());
+  for (const Measured::OfSize& sized : measured->by_size) {
+    const std::string size =
+        fmt::format("{}x{}", sized.size.height, sized.size.width);
+    metrics.validation_losses[size] = sized.loss;
+    text += fmt::format("{} {:.5g} on {} of {}",
+                        metrics.validation_losses.size() == 1 ? ":" : ",",
+                        sized.loss, sized.samples, size);
+  }
+  if (metrics.validation_accuracy.has_value()) {
+    text += fmt::format(", {:.2f} % of which are named rightly",
+                        100 * *metrics.validation_accuracy);
+  }
+  if (log == nullptr) return absl::OkStatus();
+  log->Tell(text);
+  if (measured->routes.empty()) return absl::OkStatus();
+  const absl::Status shown = ShowRouting(step, *measured, folder, *log);
+  if (!shown.ok()) {
+    LOG(WARNING) << "step " << step
+                 << ": no picture of routing: " << MessageOf(shown);
   }
   return absl::OkStatus();
 }

@@ -52,8 +52,9 @@ class Evaluations {
   bool DrewInVain(int64_t step) const { return drew_in_vain_ == step; }
   // Measures what is due after a step, into its metrics, and shows how the
   // parameters are distributed. `log` is null but on rank 0. What cannot be
-  // drawn or shown is told, and training goes on. `stop`: Sampler::StopWhen's.
-  // Collective.
+  // drawn or shown is told, and training goes on. `stop`: where a rank is told
+  // so, what is being measured and drawn is broken off (Sampler::StopWhen,
+  // Validation::Measure). Collective.
   absl::Status AfterStep(const RunFolder& folder, RunLog* log,
                          StepMetrics& metrics,
                          const std::function<bool()>& stop);
@@ -62,6 +63,9 @@ class Evaluations {
   bool Validates(int64_t step) const;
   bool Draws(int64_t step) const;
   void ShowParameters(int64_t step, RunLog* log);
+  absl::Status Validate(const RunFolder& folder, RunLog* log,
+                        StepMetrics& metrics,
+                        const std::function<bool()>& stop);
   // Writes and logs a picture of which experts the samples went to.
   absl::Status ShowRouting(int64_t step, const Measured& measured,
                            const RunFolder& folder, RunLog& log) const;

@@ -1,6 +1,7 @@
 #include "trainer/evaluation/validation.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <numeric>
 #include <span>
@@ -152,7 +153,16 @@ void Validation::Begin(RankModel& model) {
       ExchangeOver(model.context().communicators().control()));
 }
 
-absl::StatusOr<Measured> Validation::Measure() {
+bool Validation::Stops(const std::function<bool()>& stop) const {
+  if (stop == nullptr) return false;
+  std::array<int64_t, 1> any = {stop()};
+  model_->context().communicators().control().Max(std::span(any),
+                                                  "whether validation goes on");
+  return any[0] != 0;
+}
+
+absl::StatusOr<Measured> Validation::Measure(
+    const std::function<bool()>& stop) {
   const bool counts = !setup_.objective->counted_field().empty();
   Measured all;
   // Of each bucket, of all its samples together, and what it is to be a mean
@@ -161,6 +171,10 @@ absl::StatusOr<Measured> Validation::Measure() {
   std::vector<double> weights(bucket_samples_.begin(), bucket_samples_.end());
   if (counts) std::fill(weights.begin(), weights.end(), 0);
   for (size_t i = 0; i < turns_.size(); ++i) {
+    if (Stops(stop)) {
+      reader_->Rewind();
+      return absl::CancelledError("stopped while samples were measured");
+    }
     const BucketTurn& turn = turns_[i];
     ASSIGN_OR_RETURN(
         const Batch batch,

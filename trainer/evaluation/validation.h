@@ -5,6 +5,7 @@
 #define TRIREME_TRAINER_EVALUATION_VALIDATION_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -72,13 +73,17 @@ class Validation {
   void Begin(RankModel& model);
   // The losses as means over the samples, or all their tokens, without what
   // blocks add, and sums of counts: the same on every rank and, to rounding, on
-  // every grid and with every batch. Collective. Errors: samples that cannot be
-  // read, out of memory.
-  absl::StatusOr<Measured> Measure();
+  // every grid and with every batch. Collective. `stop`: on all ranks or none,
+  // each asks it before each batch, and ends where one is told so. Errors:
+  // samples that cannot be read, out of memory; Cancelled, stopped, on all.
+  absl::StatusOr<Measured> Measure(const std::function<bool()>& stop = nullptr);
 
   int64_t samples() const { return samples_; }
 
  private:
+  // Whether a rank is told so. Collective.
+  bool Stops(const std::function<bool()>& stop) const;
+
   const Dataset& dataset_;
   const TrainingSetup& setup_;
   const int64_t samples_;
