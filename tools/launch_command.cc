@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "fmt/format.h"
 #include "models/resolve.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
@@ -338,6 +339,19 @@ int PrintDryRun(const ParsedCommand& arguments, const Launch& launch,
   return Fail(kName, Become(std::move(account), start.environment));
 }
 
+// Ranks elsewhere then train what lies there, or say that nothing does.
+void SayWhatDoesNotTravel(const LaunchedJob& job) {
+  const bool far = !job.machines.hosts.empty() ||
+                   (job.allocation.has_value() && job.allocation->nodes > 1);
+  if (!far || !CarriedFiles(job.files).front().value.empty()) return;
+  std::vector<std::string> paths;
+  for (const auto& [path, text] : job.files) paths.push_back(path);
+  fmt::print(stderr,
+             "trireme launch: {} are too long to travel with the launch; "
+             "expected the same files at these paths on every host\n",
+             absl::StrJoin(paths, ", "));
+}
+
 // Tries what the launch will need, and ends. Returns only if that fails.
 int Check(const ParsedCommand& arguments, Launch launch) {
   LaunchedJob& job = launch.job;
@@ -359,8 +373,8 @@ int Check(const ParsedCommand& arguments, Launch launch) {
     job.files[path] = PrintTextProto(DevicesOnly(*launch.cluster));
   }
   job.hear_us = false;
-  setenv(kCarriedFilesVariable, CarriedFiles(job.files).c_str(),
-         /*overwrite=*/1);
+  SetCarriedFiles(job.files);
+  SayWhatDoesNotTravel(job);
   absl::StatusOr<RankStart> start = StartOfJob(job);
   if (!start.ok()) return Fail(kName, start.status());
   return Fail(kName, Become(std::move(start->command), start->environment));
@@ -450,6 +464,7 @@ int Run(const ParsedCommand& arguments, int, char**) {
     if (!reachable.ok()) return Fail(kName, reachable.status());
     job.machines = *std::move(reachable);
   }
+  SayWhatDoesNotTravel(job);
   JobWatch watch(job.folder, JobWatch::Clock::now());
   // Before any thread, so that each of them leaves the signals to it.
   const SignalQueue signals;

@@ -82,8 +82,7 @@ absl::Status LeaveOutLost(LaunchedJob& job,
 absl::StatusOr<StartedRanks> Start(const LaunchedJob& job, int64_t start,
                                    const SignalQueue& signals) {
   setenv(kStartVariable, fmt::to_string(start).c_str(), /*overwrite=*/1);
-  setenv(kCarriedFilesVariable, CarriedFiles(job.files).c_str(),
-         /*overwrite=*/1);
+  SetCarriedFiles(job.files);
   ASSIGN_OR_RETURN(RankStart ranks, StartOfJob(job));
   return StartRanks(std::move(ranks.command), ranks.environment, signals,
                     job.hear_us);
@@ -103,7 +102,10 @@ std::vector<std::vector<Host>> ByPaths(const std::vector<Host>& hosts) {
 
 // What of this process's environment ranks on other machines are handed.
 std::vector<std::string> HandedOn(const LaunchedJob& job) {
-  std::vector<std::string> names = {kCarriedFilesVariable};
+  std::vector<std::string> names;
+  for (const CarriedPart& part : CarriedFiles(job.files)) {
+    names.push_back(part.variable);
+  }
   // Elsewhere 127.0.0.1 is someone else, whom the token is not for.
   if (!job.hear_us) return names;
   names.insert(names.end(), {kEndpointVariable, kTokenVariable, kStartVariable,

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "runtime/core/check_range.h"
 #include "runtime/core/file.h"
@@ -38,13 +39,23 @@ void MakePathsAbsolute(Data& data) {
 }
 
 constexpr int64_t kMostBytes = int64_t{16} << 20;
-// Linux takes 128 KiB for a variable.
-constexpr size_t kMostCarriedBytes = 100 << 10;
+// Linux takes 128 KiB for a variable, and 2 MiB for all, arguments included.
+constexpr size_t kMostPartBytes = 100 << 10;
+constexpr int kMostParts = 12;
+
+std::string PartVariable(size_t part) {
+  constexpr char kName[] = "TRIREME_FILES";
+  return part == 0 ? kName : fmt::format("{}_{}", kName, part);
+}
 
 // What a launch handed over, as protobuf text.
 std::optional<std::string> CarriedText(const std::string& path) {
-  const char* const carried = std::getenv(kCarriedFilesVariable);
-  if (carried == nullptr) return std::nullopt;
+  std::string carried;
+  for (size_t part = 0;; ++part) {
+    const char* const text = std::getenv(PartVariable(part).c_str());
+    if (text == nullptr) break;
+    carried += text;
+  }
   const auto json =
       nlohmann::json::parse(carried, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains(path) || !json[path].is_string()) {
@@ -76,11 +87,28 @@ absl::StatusOr<FieldLocations> Load(const std::string& path,
 
 }  // namespace
 
-std::string CarriedFiles(const std::map<std::string, std::string>& texts) {
+std::vector<CarriedPart> CarriedFiles(
+    const std::map<std::string, std::string>& texts) {
   // What is no UTF-8 is no text of protobuf's either: ranks will say so.
   std::string carried = nlohmann::json(texts).dump(
       -1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
-  return carried.size() > kMostCarriedBytes ? std::string() : carried;
+  if (carried.size() > kMostParts * kMostPartBytes) carried.clear();
+  std::vector<CarriedPart> parts;
+  do {
+    const size_t begin = parts.size() * kMostPartBytes;
+    parts.push_back(
+        {PartVariable(parts.size()), carried.substr(begin, kMostPartBytes)});
+  } while (parts.size() * kMostPartBytes < carried.size());
+  return parts;
+}
+
+void SetCarriedFiles(const std::map<std::string, std::string>& texts) {
+  const std::vector<CarriedPart> parts = CarriedFiles(texts);
+  for (const CarriedPart& part : parts) {
+    setenv(part.variable.c_str(), part.value.c_str(), /*overwrite=*/1);
+  }
+  // Who reads them goes on until one is missing.
+  unsetenv(PartVariable(parts.size()).c_str());
 }
 
 absl::StatusOr<JobFile> LoadJobFile(const std::string& path,

@@ -49,11 +49,19 @@ absl::StatusOr<PlanFile> LoadPlanFile(const std::string& path);
 absl::StatusOr<Cluster> LoadHandedCluster(const std::string& path);
 
 // Job and plan travel with a launch: its ranks, on whatever host, take the
-// texts of files from the environment instead of reading them.
-inline constexpr char kCarriedFilesVariable[] = "TRIREME_FILES";
-// That variable's value for texts by path; empty where they are too long for
-// it.
-std::string CarriedFiles(const std::map<std::string, std::string>& texts);
+// texts of files from the environment instead of reading them. Those are one
+// text, in as many variables as its length takes.
+struct CarriedPart {
+  std::string variable;
+  std::string value;
+};
+// Of texts by path. Where they are too long to travel, one without a value:
+// then each host reads its own files.
+std::vector<CarriedPart> CarriedFiles(
+    const std::map<std::string, std::string>& texts);
+// Puts them into this process's environment, for what it starts, in the place
+// of what is there.
+void SetCarriedFiles(const std::map<std::string, std::string>& texts);
 
 }  // namespace trireme
 
