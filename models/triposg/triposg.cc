@@ -252,11 +252,9 @@ ShardedVariable TriposgPart::Head(ForwardContext& context,
 
 ShardedVariable TriposgPart::Predict(ForwardContext& context,
                                      const TriposgInputs& inputs,
-                                     const Tensor& condition_counts) const {
+                                     const TriposgConstants& constants) const {
   CHECK(has_embedding() && has_head());
   TriposgState state = Embed(context, inputs);
-  const TriposgConstants constants =
-      Constants(inputs.tokens.dim(0), condition_counts, /*global_batch=*/0);
   for (int i = 0; i < num_blocks(); ++i) {
     RunBlock(context, i, constants, state);
   }

@@ -103,7 +103,7 @@ class TriposgPart {
                        const TriposgState& state) const;
   // A whole model's prediction.
   ShardedVariable Predict(ForwardContext& context, const TriposgInputs& inputs,
-                          const Tensor& condition_counts) const;
+                          const TriposgConstants& constants) const;
 
  private:
   struct Embedding;

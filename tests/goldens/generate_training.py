@@ -213,16 +213,19 @@ def hidream():
 
 
 def triposg():
-    file = Golden("triposg")
-    weights = file.weights("triposg.weights.")
-    model = generate_triposg.Model(weights)
+    for name in ("triposg", "triposg_experts"):
+        file = Golden("triposg")  # Training changes its weights.
+        weights = file.weights("triposg.weights.")
+        if name == "triposg_experts":
+            weights |= file.weights("experts.weights.")
+        model = generate_triposg.Model(weights)
 
-    def loss_of(draws):
-        x, sigmas, velocity = draws.flow(file["inputs.target"])
-        y = model(x, 1000 * sigmas, file["inputs.features"])
-        return F.mse_loss(-y, velocity)
+        def loss_of(draws):
+            x, sigmas, velocity = draws.flow(file["inputs.target"])
+            y = model(x, 1000 * sigmas, file["inputs.features"])
+            return F.mse_loss(-y, velocity) + model.balance
 
-    train("triposg", weights.values(), loss_of)
+        train(name, weights.values(), loss_of)
 
 
 def sparse_dit():

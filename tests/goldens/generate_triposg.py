@@ -8,7 +8,11 @@ written here once more, from its description (Li et al., "TripoSG", 2025, and th
 names and places of its published weights). `weights.NAME` are those of
 TripoSGDiTModel's state, `y` is its prediction, x0 − noise, of the tokens `x` at
 the times 1000·`sigmas` and the features `features`; `loss` is the mean squared
-error of −y, `grad.NAME` its gradients. Everything runs in fp64.
+error of −y, `grad.NAME` its gradients. `experts.NAME` are those of the same network
+with mixtures of experts in its last blocks, whose class has not been published:
+their weights, in our names, come in place of those of the MLPs, the balance loss
+of hidream.safetensors is part of `loss`, and gradients of what is not there are
+zeros. Everything runs in fp64.
 """
 
 import pathlib
@@ -24,6 +28,8 @@ BATCH, TOKENS, CHANNELS = 2, 5, 3
 HIDDEN, HEADS, LAYERS = 12, 3, 5
 HEAD = HIDDEN // HEADS
 FEATURES, WIDTH = 4, 6
+EXPERTS, TOP_K, EXPERT_HIDDEN, SHARED_HIDDEN = 3, 2, 7, 8
+EXPERT_BLOCKS, ALPHA = 2, 0.5
 normal = Normal(20250210)
 
 
@@ -56,6 +62,22 @@ def make_weights():
     return weights.learnt()
 
 
+def make_experts():
+    weights = Weights(normal)
+
+    def matrices(name, *shape):
+        weights[f"{name}.weight"] = normal(*shape, stddev=shape[-1]**-0.5)
+
+    for i in range(LAYERS - EXPERT_BLOCKS, LAYERS):
+        name = f"blocks.{i}.moe"
+        weights.linear(f"{name}.router", HIDDEN, EXPERTS, bias=False)
+        matrices(f"{name}.experts.in", EXPERTS, 2, EXPERT_HIDDEN, HIDDEN)
+        matrices(f"{name}.experts.out", EXPERTS, HIDDEN, EXPERT_HIDDEN)
+        matrices(f"{name}.shared.in", 2, SHARED_HIDDEN, HIDDEN)
+        weights.linear(f"{name}.shared.out", SHARED_HIDDEN, HIDDEN, bias=False)
+    return weights.learnt()
+
+
 class Model(Layers):
 
     def attention(self, name, x, context=None):
@@ -76,6 +98,23 @@ class Model(Layers):
         y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         return self.linear(f"{name}.to_out.0", y)
 
+    def mixture(self, name, x):
+        """Two experts of each token, the time's too, and the shared one."""
+        scores = self.linear(f"{name}.router", x).softmax(-1)
+        chosen = scores.topk(TOP_K).indices
+        picks = torch.zeros_like(scores).scatter(-1, chosen, 1)
+        gate, up = torch.einsum("bth,ekfh->kbtef", x,
+                                self.weights[f"{name}.experts.in.weight"])
+        y = torch.einsum("btef,ehf,bte->bth", F.silu(gate) * up,
+                         self.weights[f"{name}.experts.out.weight"],
+                         picks * scores)
+        gate, up = torch.einsum("bth,kfh->kbtf", x,
+                                self.weights[f"{name}.shared.in.weight"])
+        shares = picks.mean(1) / (TOP_K / EXPERTS)
+        self.balance = self.balance + \
+            ALPHA * (shares * scores.mean(1)).sum(1).mean()
+        return y + self.linear(f"{name}.shared.out", F.silu(gate) * up)
+
     def block(self, name, x, features, skip):
         if skip is not None:
             x = self.layer_norm(f"{name}.skip_norm",
@@ -86,11 +125,14 @@ class Model(Layers):
         x = x + self.attention(f"{name}.attn2",
                                self.layer_norm(f"{name}.norm2", x),
                                features)
-        inner = F.gelu(self.linear(f"{name}.ff.net.0.proj",
-                                   self.layer_norm(f"{name}.norm3", x)))
+        n = self.layer_norm(f"{name}.norm3", x)
+        if f"{name}.moe.router.weight" in self.weights:
+            return x + self.mixture(f"{name}.moe", n)
+        inner = F.gelu(self.linear(f"{name}.ff.net.0.proj", n))
         return x + self.linear(f"{name}.ff.net.2", inner)
 
     def __call__(self, x, times, features):
+        self.balance = 0
         half = HIDDEN // 2
         angles = times[:, None] * 10000.0**(-torch.arange(half).double() / half)
         time = torch.cat([angles.sin(), angles.cos()], -1)
@@ -111,13 +153,20 @@ def main():
     x, target = (normal(BATCH, TOKENS, CHANNELS) for _ in range(2))
     sigmas = torch.tensor([0.125, 0.96875]).double()
     features = normal(BATCH, FEATURES, WIDTH)
-    y = Model(weights)(x, 1000 * sigmas, features)
-    loss = F.mse_loss(-y, target)
-    loss.backward()
+    experts = make_experts()
     store("inputs", x=x, sigmas=sigmas, features=features, target=target)
-    store("triposg", y=y, loss=loss.reshape(1))
     store("triposg.weights", **weights)
-    store("triposg.grad", **{name: w.grad for name, w in weights.items()})
+    store("experts.weights", **experts)
+    for name, parts in (("triposg", weights),
+                        ("experts", {**weights, **experts})):
+        for weight in parts.values():
+            weight.grad = torch.zeros_like(weight)
+        model = Model(parts)
+        y = model(x, 1000 * sigmas, features)
+        loss = F.mse_loss(-y, target) + model.balance
+        loss.backward()
+        store(name, y=y, loss=loss.reshape(1))
+        store(f"{name}.grad", **{key: w.grad for key, w in parts.items()})
     here = pathlib.Path(__file__).parent
     write(pathlib.Path(sys.argv[1]) if sys.argv[1:] else here /
           "triposg.safetensors")

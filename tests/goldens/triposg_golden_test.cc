@@ -1,6 +1,6 @@
-// A tiny TripoSG transformer on one rank against PyTorch, from
-// triposg.safetensors (see generate_triposg.py): prediction, loss and the
-// gradient of every parameter, through the family's table of names.
+// A tiny TripoSG transformer on one rank against PyTorch, with and without
+// experts, from triposg.safetensors (see generate_triposg.py): prediction, loss
+// and the gradient of every parameter, through the family's table of names.
 
 #include <string>
 #include <vector>
@@ -36,20 +36,49 @@ TriposgConfig Config() {
   return config;
 }
 
-class TriposgGolden : public testing::Test {
+TriposgConfig ConfigOf(bool experts) {
+  TriposgConfig config = Config();
+  if (experts) {
+    config.moe = {.experts = 3,
+                  .top_k = 2,
+                  .expert_hidden = 7,
+                  .shared_hidden = 8,
+                  .balance_weight = 0.5};
+    config.expert_blocks = 2;
+  }
+  return config;
+}
+
+// Whether there are experts.
+class TriposgGolden : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     ASSERT_TRUE(names_.ok()) << names_.status();
-    rank_.SetWeights(file_.ThroughNames(*names_, "triposg.weights."));
+    rank_.SetWeights(Values("triposg.weights.", "experts.weights."));
+  }
+  // By parameter: of experts, which the table does not know, in our names.
+  GoldenFile::Values Values(const std::string& prefix,
+                            const std::string& of_experts) const {
+    const GoldenFile::Values published = file_.ThroughNames(*names_, prefix);
+    GoldenFile::Values values;
+    for (const auto& parameter : rank_.store.parameters()) {
+      const std::string& name = parameter->name;
+      const auto found = published.find(name);
+      values[name] = found != published.end()
+                         ? found->second
+                         : Doubles(Golden(of_experts + name));
+    }
+    return values;
   }
   // [b, s, channels], and as many rows of zeros as the time's token has.
   ShardedVariable Predict(ForwardContext& context, const Tensor& x,
                           const Tensor& sigmas) const {
-    return part_.Predict(context,
-                         {.tokens = x,
-                          .sigmas = sigmas,
-                          .condition = {.features = Golden("inputs.features")}},
-                         Tensor());
+    return part_.Predict(
+        context,
+        {.tokens = x,
+         .sigmas = sigmas,
+         .condition = {.features = Golden("inputs.features")}},
+        part_.Constants(kBatch, Tensor(), /*global_batch=*/kBatch));
   }
   // `target`: without the time's token.
   void AddMeanSquare(ForwardContext& context, const ShardedVariable& prediction,
@@ -69,8 +98,9 @@ class TriposgGolden : public testing::Test {
 
   CpuDevice device_{int64_t{1} << 28};
   GoldenFile file_{"tests/goldens/triposg.safetensors", device_};
-  const TriposgConfig config_ = Config();
-  const absl::StatusOr<NameTable> names_ = TriposgNames(config_);
+  const std::string name_ = GetParam() ? "experts" : "triposg";
+  const TriposgConfig config_ = ConfigOf(GetParam());
+  const absl::StatusOr<NameTable> names_ = TriposgNames(Config());
   GoldenRank rank_{device_};
   const TriposgPart part_{
       rank_.store, rank_.grid, config_, {.blocks = {0, config_.layers}}};
@@ -78,7 +108,7 @@ class TriposgGolden : public testing::Test {
 
 // Heads that are cut in another order, or a skip that another block reads, are
 // a model that trains as well; only a second implementation tells.
-TEST_F(TriposgGolden, PredictionLossAndEveryGradient) {
+TEST_P(TriposgGolden, PredictionLossAndEveryGradient) {
   Tape tape(device_);
   ForwardContext context{tape, rank_.parallel};
   const ShardedVariable prediction =
@@ -86,25 +116,33 @@ TEST_F(TriposgGolden, PredictionLossAndEveryGradient) {
   CHECK_OK(rank_.parallel.status());
   // The class predicts x0 − noise; the time's token, the last one, is zeros.
   const Tensor tokens = WithoutPadding(prediction.value(), config_.latents);
-  ExpectNear(Doubles(Scale(tokens, -1)), Doubles(Golden("triposg.y")),
+  ExpectNear(Doubles(Scale(tokens, -1)), Doubles(Golden(name_ + ".y")),
              "prediction");
   AddMeanSquare(context, prediction, Golden("inputs.target"));
-  ExpectNear({WeightedSum(tape)}, Doubles(Golden("triposg.loss")), "loss");
+  ExpectNear({WeightedSum(tape)}, Doubles(Golden(name_ + ".loss")), "loss");
   tape.Backward({}, {}, Tape::WeightGradients::kImmediate);
-  rank_.ExpectGradients(file_.ThroughNames(*names_, "triposg.grad."));
+  rank_.ExpectGradients(Values(name_ + ".grad.", name_ + ".grad."));
 }
 
-TEST_F(TriposgGolden, LossesOfAHundredSteps) {
-  ExpectTraining(
-      "triposg", rank_, [&](ForwardContext& context, GoldenDraws& draws) {
-        const GoldenDraws::Flow flow = draws.DrawFlow(Golden("inputs.target"));
-        AddMeanSquare(context, Predict(context, flow.x, flow.sigmas),
-                      flow.velocity);
-      });
+// Which experts tokens go to changes on the way.
+TEST_P(TriposgGolden, LossesOfAHundredSteps) {
+  ExpectTraining(GetParam() ? "triposg_experts" : "triposg", rank_,
+                 [&](ForwardContext& context, GoldenDraws& draws) {
+                   const GoldenDraws::Flow flow =
+                       draws.DrawFlow(Golden("inputs.target"));
+                   AddMeanSquare(context, Predict(context, flow.x, flow.sigmas),
+                                 flow.velocity);
+                 });
 }
 
-TEST_F(TriposgGolden, NamesAndShapesAreThoseOfThePublishedFiles) {
-  file_.ExpectNamesOf(*names_, "triposg.weights.");
+INSTANTIATE_TEST_SUITE_P(Experts, TriposgGolden, testing::Bool());
+
+TEST(TriposgNamesGolden, NamesAndShapesAreThoseOfThePublishedFiles) {
+  CpuDevice device(int64_t{1} << 28);
+  const GoldenFile file("tests/goldens/triposg.safetensors", device);
+  const absl::StatusOr<NameTable> names = TriposgNames(Config());
+  ASSERT_TRUE(names.ok()) << names.status();
+  file.ExpectNamesOf(*names, "triposg.weights.");
 }
 
 }  // namespace
