@@ -60,30 +60,35 @@ CollectiveSeconds RingSeconds(const RingCost& ring) {
 
 // The same where every member sends to every other one. `flows`: of a node's
 // devices that send to other nodes at the same time. `by_turns`: what a device
-// sends to other nodes passes one card of its own.
+// sends to other nodes passes one card of its own. `link_s(from, to)`: seconds
+// of each byte that one of them sends to that node.
+template <typename LinkSeconds>
 CollectiveSeconds DirectSeconds(const ClusterModel& cluster,
                                 const GroupNodes& group, const RingCost& ring,
-                                int64_t flows, bool by_turns) {
+                                int64_t flows, bool by_turns,
+                                const LinkSeconds& link_s) {
   const auto& [nodes, counts, in_islands] = group;
   const auto k = static_cast<double>(ring.members);
   CollectiveSeconds seconds = {
       std::max(ring.node_latency_s, ring.network_latency_s), 0};
+  // Over each link of each node. Sums of nodes do not wait for one another.
+  std::vector<double> links(nodes.size(), 0.0);
+  for (size_t b = 0; b < nodes.size(); ++b) {
+    const double share = static_cast<double>(counts[b]) / k;
+    for (size_t a = 0; a < nodes.size(); ++a) {
+      if (a == b) continue;
+      const double link = share * link_s(nodes[a], nodes[b]);
+      links[a] = by_turns ? links[a] + link : std::max(links[a], link);
+    }
+  }
   for (size_t a = 0; a < nodes.size(); ++a) {
     const double inside = static_cast<double>(counts[a] - 1) / k /
                           group.InsideOf(cluster, a).BytesPerSecond(counts[a]);
-    // Over each link, and all of it through the node's card.
-    double links = 0;
-    for (size_t b = 0; b < nodes.size(); ++b) {
-      if (a == b) continue;
-      const double link =
-          static_cast<double>(counts[b]) / k /
-          cluster.LinkBetweenNodes(nodes[a], nodes[b]).BytesPerSecond(flows);
-      links = by_turns ? links + link : std::max(links, link);
-    }
+    // And all of it through the node's card.
     const double card = (k - static_cast<double>(counts[a])) / k *
                         static_cast<double>(flows) /
                         cluster.nodes[nodes[a]].card_bytes_per_s;
-    seconds.s_per_byte = std::max({seconds.s_per_byte, inside, links, card});
+    seconds.s_per_byte = std::max({seconds.s_per_byte, inside, links[a], card});
   }
   return seconds;
 }
@@ -160,23 +165,22 @@ void CorrectByMeasurements(const ClusterModel& cluster, RingCost& ring) {
   }
 }
 
-}  // namespace
-
-double RingCost::RingStep(double bytes) const {
-  if (members < 2) return 0;
-  return nodes > 1 ? network_latency_s + bytes * network_s_per_byte
-                   : node_latency_s + bytes * node_s_per_byte;
+double LinkSecondsPerByte(const ClusterModel& cluster, int32_t from, int32_t to,
+                          int64_t flows) {
+  return 1 / cluster.LinkBetweenNodes(from, to).BytesPerSecond(flows);
 }
 
-RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
-                int64_t flows_per_node, SumOrder order) {
+// `flows`: at least 1. `link_s`: as DirectSeconds takes it.
+template <typename LinkSeconds>
+RingCost RingOver(const ClusterModel& cluster,
+                  const std::vector<int32_t>& ranks, int64_t flows,
+                  SumOrder order, const LinkSeconds& link_s) {
   RingCost ring;
   ring.members = static_cast<int64_t>(ranks.size());
   if (ranks.size() < 2) return ring;
   const GroupNodes group = NodesOf(cluster, ranks);
   const auto& [nodes, counts, in_islands] = group;
   ring.nodes = static_cast<int64_t>(nodes.size());
-  const int64_t flows = std::max<int64_t>(1, flows_per_node);
   ring.members_per_node = *std::min_element(counts.begin(), counts.end());
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (counts[i] > 1) {
@@ -195,14 +199,14 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                          nodes[i], nodes[(i + 1) % nodes.size()], flows));
   }
   const CollectiveSeconds slices =
-      cluster.direct_collectives
-          ? DirectSeconds(cluster, group, ring, flows, /*by_turns=*/false)
-          : RingSeconds(ring);
+      cluster.direct_collectives ? DirectSeconds(cluster, group, ring, flows,
+                                                 /*by_turns=*/false, link_s)
+                                 : RingSeconds(ring);
   CollectiveSeconds scatter = slices;
   CollectiveSeconds all = {2 * slices.latency_s, 2 * slices.s_per_byte};
   if (order == SumOrder::kRanks && !cluster.direct_collectives) {
     const CollectiveSeconds direct =
-        DirectSeconds(cluster, group, ring, flows, /*by_turns=*/true);
+        DirectSeconds(cluster, group, ring, flows, /*by_turns=*/true, link_s);
     const double sum = SumSeconds(cluster, group, ring.members);
     scatter = {direct.latency_s, direct.s_per_byte + sum};
     all = {2 * direct.latency_s, 2 * direct.s_per_byte + sum};
@@ -216,6 +220,43 @@ RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
       AllToAllSeconds(ring);
   CorrectByMeasurements(cluster, ring);
   return ring;
+}
+
+}  // namespace
+
+double RingCost::RingStep(double bytes) const {
+  if (members < 2) return 0;
+  return nodes > 1 ? network_latency_s + bytes * network_s_per_byte
+                   : node_latency_s + bytes * node_s_per_byte;
+}
+
+RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
+                int64_t flows_per_node, SumOrder order) {
+  const int64_t flows = std::max<int64_t>(1, flows_per_node);
+  return RingOver(cluster, ranks, flows, order, [&](int32_t from, int32_t to) {
+    return LinkSecondsPerByte(cluster, from, to, flows);
+  });
+}
+
+RingCost GroupRings::RingOf(const std::vector<int32_t>& ranks,
+                            int64_t flows_per_node) {
+  const int64_t flows = std::max<int64_t>(1, flows_per_node);
+  const int32_t nodes = cluster_.num_nodes();
+  std::vector<double>& link_s = link_s_per_byte_[flows];
+  if (link_s.empty()) {
+    link_s.resize(cluster_.node_links.size(), 0.0);
+    for (int32_t to = 0; to < nodes; ++to) {
+      for (int32_t from = 0; from < nodes; ++from) {
+        if (from == to) continue;
+        link_s[static_cast<size_t>(to) * nodes + from] =
+            LinkSecondsPerByte(cluster_, from, to, flows);
+      }
+    }
+  }
+  return RingOver(cluster_, ranks, flows, order_,
+                  [&](int32_t from, int32_t to) {
+                    return link_s[static_cast<size_t>(to) * nodes + from];
+                  });
 }
 
 void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,

@@ -85,6 +85,24 @@ struct RingCost {
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                 int64_t flows_per_node, SumOrder order = SumOrder::kOfCluster);
 
+// RingOf of one group of a cluster after another. What a byte takes over each
+// link is worked out once for each number of flows, and not for each group:
+// direct collectives need it of all pairs of a group's nodes.
+class GroupRings {
+ public:
+  // The cluster must outlive the object.
+  GroupRings(const ClusterModel& cluster, SumOrder order)
+      : cluster_(cluster), order_(order) {}
+
+  RingCost RingOf(const std::vector<int32_t>& ranks, int64_t flows_per_node);
+
+ private:
+  const ClusterModel& cluster_;
+  const SumOrder order_;
+  // [flows][to * nodes + from]
+  std::map<int64_t, std::vector<double>> link_s_per_byte_;
+};
+
 // An all-reduce of one number over all devices by a tree, whose steps take the
 // longest latency between any two.
 double ClipSeconds(const ClusterModel& cluster);

@@ -159,6 +159,31 @@ TEST(Collectives, SumsInTheOrderOfRanksGoFromEachToEachOther) {
             RingOf(direct, group, 4));
 }
 
+// Placements are compared by what groups cost one after another: a link's cost
+// kept from the wrong direction, or from other flows, would choose a slow one.
+TEST(Collectives, GroupsOneAfterAnotherCostWhatEachAloneDoes) {
+  ClusterModel cluster = Nodes(4, 2);
+  for (size_t i = 0; i < cluster.node_links.size(); ++i) {
+    cluster.node_links[i].bytes_per_s /= 1 + static_cast<double>(i);
+    cluster.node_links[i].shared_bytes_per_s =
+        1.5 * cluster.node_links[i].bytes_per_s;
+  }
+  for (const bool direct : {false, true}) {
+    cluster.direct_collectives = direct;
+    for (const SumOrder order : {SumOrder::kOfCluster, SumOrder::kRanks}) {
+      GroupRings rings(cluster, order);
+      for (const int64_t flows : {1, 2, 1}) {
+        for (const std::vector<int32_t>& group :
+             std::vector<std::vector<int32_t>>{
+                 {0, 2, 4}, {4, 2, 0}, {6, 7, 1}, {0, 1}, {3}}) {
+          EXPECT_EQ(rings.RingOf(group, flows),
+                    RingOf(cluster, group, flows, order));
+        }
+      }
+    }
+  }
+}
+
 TEST(Estimate, FastSumsTakeWhatRingsTake) {
   const ClusterModel cluster = Nodes(2, 4);
   const auto reduce_s = [&](Plan::ReduceOrder order) {

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "runtime/core/log.h"
-#include "scheduler/cluster/collectives.h"
 
 namespace trireme {
 
@@ -14,7 +13,7 @@ PlacementCosts::PlacementCosts(const ModelShape& model,
       dp_(static_cast<int32_t>(plan.grid().dp())),
       pp_(static_cast<int32_t>(plan.grid().pp())),
       microbatches_(plan.microbatches()),
-      sum_order_(SumOrderOf(plan)) {
+      rings_(cluster, SumOrderOf(plan)) {
   const auto tp = static_cast<int32_t>(plan.grid().tp());
   const auto cp = static_cast<int32_t>(plan.grid().cp());
   auto fits = [&](int32_t ranks) {
@@ -150,7 +149,7 @@ double PlacementCosts::PipelineCost(int32_t dp) const {
   return (microbatches_ - 1) * largest + sum + round_trips_ * messages;
 }
 
-double PlacementCosts::ReductionCost(int32_t pp) const {
+double PlacementCosts::ReductionCost(int32_t pp) {
   if (units_per_stage_ == 1) return 0;
   // Units stand for their ranks: the first device of the node will do.
   std::vector<int32_t> ranks(units_per_stage_);
@@ -165,7 +164,7 @@ double PlacementCosts::ReductionCost(int32_t pp) const {
     here += unit_ranks_;
     most = std::max(most, here);
   }
-  const RingCost ring = RingOf(cluster_, ranks, most, sum_order_);
+  const RingCost ring = rings_.RingOf(ranks, most);
   return std::max(0.0, reductions_ * ring.ReduceScatter(gradient_bytes_[pp]) +
                            gathers_ * ring.AllGather(weight_bytes_[pp]) -
                            hidden_s_);

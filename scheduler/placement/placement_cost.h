@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "scheduler/cluster/cluster.h"
+#include "scheduler/cluster/collectives.h"
 #include "scheduler/costs/plan_costs.h"
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.pb.h"
@@ -37,7 +38,7 @@ class PlacementCosts {
     return part + parts_ * (dp + dp_ * pp);
   }
   double PipelineCost(int32_t dp) const;
-  double ReductionCost(int32_t pp) const;
+  double ReductionCost(int32_t pp);
   double Total() const;
 
   const ClusterModel& cluster_;
@@ -47,7 +48,7 @@ class PlacementCosts {
   int32_t pp_ = 1;
   int32_t units_per_stage_ = 1;
   double microbatches_ = 1;
-  SumOrder sum_order_ = SumOrder::kRanks;
+  GroupRings rings_;
   // Arithmetic of each pipeline rank on a device of slowdown 1, by kind of
   // device; and what communication inside its units adds, on any.
   std::vector<std::vector<double>> arithmetic_s_;  // [device][pp]
