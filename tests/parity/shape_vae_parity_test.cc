@@ -37,7 +37,7 @@ std::vector<GridCase> Grids() {
   add({.dp = 4}, "sharding: GRADIENTS");
   add({.dp = 2}, "sharding: OPTIMIZER");
   add({}, "microbatches: 4 offload { resident_units: 1 }");
-  add({.tp = 2, .dp = 2, .dtype = DType::kFloat32}, "sequence_parallel: true");
+  add({.dp = 4, .dtype = DType::kFloat32});
   add({.tp = 2, .cp = 2, .pp = 2, .height = 6, .occupancy = true},
       "sequence_parallel: true");
   return cases;
