@@ -6,9 +6,13 @@ with everything on the device and beside PyTorch's and DeepSpeed's offload.
                      [--precision FP32] [--json FILE]
 
 TRIREME is bazel-bin/tools/trireme, PYTHON has PyTorch and, if they are to be
-measured, what of DeepSpeed runs on processors. That compiles its CPUAdam when
-it is first used, for minutes: `offload_bench.py TRIREME --python PYTHON --peer
-zero` does it before, with no limit of time. Prints Markdown:
+measured, what of DeepSpeed runs on processors: `pip install --no-deps --target
+SITE deepspeed einops hjson msgpack ninja packaging py-cpuinfo tqdm` beside
+PyTorch, psutil and pydantic, and PYTHONPATH=SITE. That compiles its CPUAdam
+when it is first used, for minutes (into TORCH_EXTENSIONS_DIR; the lock of a
+compilation that was broken off is to be deleted there): `offload_bench.py
+TRIREME --python PYTHON --peer zero` does it before, with no limit of time.
+Prints Markdown:
 
 - the device's peak for a DiT of 1.4 billion parameters, from dry steps: all
   resident, and with two places, with and without blocks' inputs on the host;
