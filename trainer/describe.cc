@@ -14,6 +14,7 @@
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "scheduler/plan/stage_ranks.h"
+#include "trainer/config/local_path.h"
 #include "trainer/model_parameters.h"
 #include "trainer/model_shape_of.h"
 #include "trainer/rank_model.h"
@@ -164,6 +165,7 @@ std::string DescribeDrive(const std::vector<RankModel::Needs>& needs,
                           const Plan& plan) {
   if (!plan.offload().has_nvme()) return "";
   const Plan::Offload::Nvme& nvme = plan.offload().nvme();
+  const std::string folder = LocalPath(nvme.folder()).value_or(nvme.folder());
   std::string text = "rank    on drive  read a step  written a step\n";
   int64_t bytes = 0;
   DriveBytes step;
@@ -176,11 +178,10 @@ std::string DescribeDrive(const std::vector<RankModel::Needs>& needs,
         "{:>4}  {:>10}  {:>11}  {}\n", rank, BytesText(own.drive_bytes),
         BytesText(own.drive_step.read), BytesText(own.drive_step.written));
   }
-  text +=
-      fmt::format("drive  {} of all ranks in {}, {} read and {} written a step",
-                  BytesText(bytes), nvme.folder(), BytesText(step.read),
-                  BytesText(step.written));
-  if (const auto free = FreeBytes(nvme.folder())) {
+  text += fmt::format(
+      "drive  {} of all ranks in {}, {} read and {} written a step",
+      BytesText(bytes), folder, BytesText(step.read), BytesText(step.written));
+  if (const auto free = FreeBytes(folder)) {
     text +=
         fmt::format("; {} are free there on this machine", BytesText(*free));
   }
@@ -197,7 +198,8 @@ std::string DescribeDrive(const std::vector<RankModel::Needs>& needs,
 absl::Status CheckDrive(const std::vector<RankModel::Needs>& needs,
                         const Plan& plan) {
   if (!plan.offload().has_nvme()) return absl::OkStatus();
-  const std::string& folder = plan.offload().nvme().folder();
+  ASSIGN_OR_RETURN(const std::string folder,
+                   LocalPath(plan.offload().nvme().folder()));
   const std::optional<int64_t> free = FreeBytes(folder);
   for (size_t rank = 0; free.has_value() && rank < needs.size(); ++rank) {
     if (needs[rank].drive_bytes <= *free) continue;

@@ -4,6 +4,7 @@
 #include "trainer/describe.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/dit/dit_family.h"
+#include "runtime/core/status.h"
+#include "trainer/config/local_path.h"
 
 namespace trireme {
 namespace {
@@ -36,6 +39,20 @@ TEST(DescribeDriveTest, AFolderThatIsNotYetThereIsOnTheDriveOfThoseAboveIt) {
     EXPECT_TRUE(CheckDrive(little, plan).ok()) << folder;
     EXPECT_TRUE(absl::IsResourceExhausted(CheckDrive(all, plan))) << folder;
   }
+}
+
+// A host file's paths= hold of it, too.
+TEST(DescribeDriveTest, AHostsDriveMayBeMountedElsewhere) {
+  Plan plan;
+  plan.mutable_offload()->mutable_nvme()->set_folder("/drive/states");
+  const std::string here = testing::TempDir() + "/here";
+  setenv(kPathsVariable, ("/drive:" + here).c_str(), /*overwrite=*/1);
+  const std::string text = DescribeDrive({}, plan);
+  const absl::Status status =
+      CheckDrive({{.drive_bytes = int64_t{1} << 60}}, plan);
+  unsetenv(kPathsVariable);
+  EXPECT_THAT(text, HasSubstr("in " + here + "/states"));
+  EXPECT_THAT(MessageOf(status), HasSubstr(here + "/states with "));
 }
 
 // What a drive lasts for goes by what is written: weights that stay are read

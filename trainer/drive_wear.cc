@@ -11,6 +11,7 @@
 #include "fmt/format.h"
 #include "runtime/comm/control.h"
 #include "runtime/device/arena.h"
+#include "trainer/config/local_path.h"
 
 namespace trireme {
 namespace {
@@ -51,11 +52,12 @@ std::string DriveWear::AtStart() const {
                                     : model_.streamer() == nullptr
                                         ? "blocks"
                                         : "blocks and optimizer";
+  const std::string& folder = model_.plan().offload().nvme().folder();
   std::string text = fmt::format(
       "drive  {} of rank 0's {} in {}: {}\n"
       "drive  {} read and {} written a step by this machine's ranks ({})",
       BytesText(model_.drive()->Statistics().peak_bytes), contents,
-      model_.plan().offload().nvme().folder(), model_.drive()->Describe(),
+      LocalPath(folder).value_or(folder), model_.drive()->Describe(),
       BytesText(step_.read), BytesText(step_.written), ranks_);
   if (endurance_bytes_ > 0 && step_.written > 0) {
     text +=

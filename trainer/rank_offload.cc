@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "fmt/format.h"
@@ -14,6 +15,7 @@
 #include "runtime/device/host_pages.h"
 #include "runtime/device/locked_memory.h"
 #include "runtime/device/nvme/extents.h"
+#include "trainer/config/local_path.h"
 #include "trainer/plan_translation.h"
 
 namespace trireme {
@@ -37,9 +39,9 @@ RankOffload::RankOffload(const Plan& plan, int64_t num_blocks,
 }
 
 absl::Status RankOffload::OpenDrive(int64_t bytes, int rank) {
-  NvmeDevice::Options options = {.folder = nvme_.folder(),
-                                 .bytes = bytes,
-                                 .owner = fmt::format("rank {}", rank)};
+  ASSIGN_OR_RETURN(const std::string folder, LocalPath(nvme_.folder()));
+  NvmeDevice::Options options = {
+      .folder = folder, .bytes = bytes, .owner = fmt::format("rank {}", rank)};
   if (nvme_.io() == Plan::Offload::Nvme::IO_URING) {
     options.engine = MakeUringEngine;
   } else if (nvme_.io() == Plan::Offload::Nvme::THREADS) {

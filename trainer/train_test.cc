@@ -29,6 +29,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
+#include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/job.h"
 #include "trainer/rank_model.h"
@@ -298,6 +299,25 @@ TEST_F(TrainTest, AnOrderToSaveWritesOneCheckpointMore) {
   EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000001")));
   EXPECT_TRUE(fs::exists(Path("checkpoints/step_00000002/manifest.json")));
   EXPECT_FALSE(fs::exists(Path("checkpoints/step_00000003")));
+}
+
+// A host whose memory is mounted elsewhere.
+TEST_F(TrainTest, CopiesInMemoryLieWhereTheHostHasThem) {
+  fs::create_directories(root_ + "/here");
+  options_.job.mutable_checkpoint()->set_memory_every(1);
+  options_.job.mutable_checkpoint()->set_memory_folder("/no/memory");
+  size_t made = 0;
+  options_.orders = [&] {
+    made = ListDirectory(root_ + "/here").value().size();
+    return Orders();
+  };
+  setenv(kPathsVariable,
+         ("/no:" + root_ + "/nothing,/no/memory:" + root_ + "/here").c_str(),
+         /*overwrite=*/1);
+  const absl::Status status = Run();
+  unsetenv(kPathsVariable);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(made, 1);
 }
 
 TEST_F(TrainTest, CopiesInMemoryGoWithTheRunsGoodEnd) {

@@ -53,6 +53,12 @@ expect_in blocks.txt "of rank 0's blocks and optimizer in $work/nvme: threads, "
 expect_in blocks.txt "copies of blocks "
 expect_in threads.txt "a step it lasts"
 [[ -z $(ls nvme) ]] || fail "left in the drive's folder: $(ls nvme)"
+# A host that has its drive elsewhere.
+TRIREME_PATHS=$work/nvme:$work/scratch "$trireme" train job.textproto \
+  --plan threads.textproto --out elsewhere > elsewhere.txt
+same device elsewhere 00000006
+expect_in elsewhere.txt "of rank 0's optimizer in $work/scratch: threads, "
+[[ -d scratch ]] || fail "nothing was written to $work/scratch"
 
 echo "== each step says where it waited, and the run what would help"
 expect_in threads.txt "waited in "

@@ -22,6 +22,7 @@
 #include "runtime/core/status.h"
 #include "runtime/device/arena.h"
 #include "trainer/agreement.h"
+#include "trainer/config/local_path.h"
 #include "trainer/run/checkpoint_saver.h"
 #include "trainer/run/initial_weights.h"
 #include "trainer/run/resume.h"
@@ -148,8 +149,11 @@ absl::StatusOr<std::unique_ptr<MemoryCopies>> OpenMemoryCopies(
     std::error_code error;
     place = std::filesystem::absolute(folder.root(), error).lexically_normal();
   }
-  absl::Status there;
-  if (control.rank() == 0 && options.resume && options.from_step.has_value()) {
+  const absl::StatusOr<std::string> root =
+      LocalPath(job.checkpoint().memory_folder());
+  absl::Status there = root.status();
+  if (there.ok() && control.rank() == 0 && options.resume &&
+      options.from_step.has_value()) {
     // Copies of steps after it are given up for it.
     there = CheckIsThere(folder, *options.from_step);
   }
@@ -159,7 +163,7 @@ absl::StatusOr<std::unique_ptr<MemoryCopies>> OpenMemoryCopies(
   if (id.empty()) return nullptr;
   auto copies = std::make_unique<MemoryCopies>(
       factory, control,
-      MemoryCopiesOptions{.root = job.checkpoint().memory_folder(),
+      MemoryCopiesOptions{.root = *root,
                           .host = options.host.value_or(HostName()),
                           .run_folder = place,
                           .id = id});
