@@ -269,7 +269,8 @@ def run_of_seed(arguments, seed, kinds, record):
     setup = {"seed": seed, "faults": arguments.faults, "quick": arguments.quick,
              "hosts": arguments.hosts, "of_kinds": kinds}
     if record.has(setup):
-        print(f"seed {seed}: {record.path} has it")
+        commit = record.runs[seed].get("commit", "unknown")
+        print(f"seed {seed}: {record.path} has it, of {commit}")
         return
     strikes = []
     began = time.monotonic()
