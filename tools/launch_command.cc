@@ -29,21 +29,19 @@
 #include "runtime/device/kernel_libraries.h"
 #include "scheduler/explain/tables.h"
 #include "scheduler/plan/plan.h"
-#include "scheduler/search/subsets.h"
 #include "tools/batch_scripts.h"
-#include "tools/cluster_hosts.h"
 #include "tools/commands.h"
 #include "tools/device_option.h"
 #include "tools/hosts.h"
 #include "tools/launch_batch.h"
 #include "tools/launch_log.h"
+#include "tools/launch_machines.h"
 #include "tools/mpirun.h"
 #include "tools/restarts.h"
 #include "tools/supervise.h"
 #include "tools/training_options.h"
 #include "trainer/batches.h"
 #include "trainer/cluster_devices.h"
-#include "trainer/cluster_file.h"
 #include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/config/written_file.h"
@@ -79,64 +77,6 @@ struct Launch {
   // For train, beside those that launch was given.
   std::vector<std::string> options;
 };
-
-// What --cluster and --only name.
-absl::StatusOr<std::optional<Cluster>> ClusterOf(
-    const ParsedCommand& arguments) {
-  if (!arguments.Has("cluster")) {
-    if (!arguments.Has("only")) return std::nullopt;
-    return InvalidArgument(
-        "--only: found no --cluster, expected one: it names nodes of it");
-  }
-  ASSIGN_OR_RETURN(Cluster cluster, LoadCluster(arguments.Get("cluster")));
-  if (!arguments.Has("only")) return cluster;
-  ASSIGN_OR_RETURN(const DeviceSubset subset,
-                   ParseSubset(cluster, arguments.Get("only")));
-  return OnlyDevices(cluster, subset);
-}
-
-absl::StatusOr<Machines> MachinesOf(const ParsedCommand& arguments,
-                                    const std::optional<Cluster>& cluster) {
-  Machines machines;
-  if (arguments.Has("hosts") && arguments.Has("hostfile")) {
-    return InvalidArgument(
-        "--hostfile: found with --hosts, expected one of "
-        "them");
-  }
-  if (arguments.Has("hosts")) {
-    ASSIGN_OR_RETURN(machines.hosts,
-                     ParseHosts("hosts", arguments.Get("hosts")));
-  } else if (arguments.Has("hostfile")) {
-    ASSIGN_OR_RETURN(machines.hosts, ReadHostFile(arguments.Get("hostfile")));
-  }
-  if (cluster.has_value()) {
-    ASSIGN_OR_RETURN(machines.hosts, HostsOfCluster(*cluster, machines.hosts));
-  }
-  const bool in_file = arguments.Has("sparefile");
-  if (!in_file && !arguments.Has("spares")) return machines;
-  const std::string option = in_file ? "sparefile" : "spares";
-  if (in_file && arguments.Has("spares")) {
-    return InvalidArgument(
-        "--sparefile: found with --spares, expected one of them");
-  }
-  if (machines.hosts.empty() || !arguments.Has("listen")) {
-    return InvalidArgument(
-        "--{}: found without --hosts and --listen, expected with both: only "
-        "what is heard is known to be lost",
-        option);
-  }
-  ASSIGN_OR_RETURN(machines.spares,
-                   in_file ? ReadHostFile(arguments.Get(option))
-                           : ParseHosts(option, arguments.Get(option)));
-  for (const Host& spare : machines.spares) {
-    for (const Host& host : machines.hosts) {
-      if (spare.name != host.name) continue;
-      return InvalidArgument("--{}: found '{}', expected none of --hosts",
-                             option, spare.name);
-    }
-  }
-  return machines;
-}
 
 // Finds a plan for which so much memory of each device is enough, and writes it
 // beside the run's folder.
