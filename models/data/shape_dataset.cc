@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -48,6 +49,7 @@ class ShapeDataset final : public Dataset {
         with_views_(options.views > 0),
         shapes_(cache_.size()) {
     std::iota(shapes_.begin(), shapes_.end(), 0);
+    FindClasses();
   }
 
   struct LeftOut {
@@ -76,6 +78,7 @@ class ShapeDataset final : public Dataset {
       left_out.larger += larger;
       return larger;
     });
+    FindClasses();
     return left_out;
   }
 
@@ -102,15 +105,16 @@ class ShapeDataset final : public Dataset {
       if (verdicts[i] == kFits) kept.push_back(shapes_[i]);
     }
     shapes_ = std::move(kept);
+    FindClasses();
     return left_out;
   }
 
   int64_t size() const override { return static_cast<int64_t>(shapes_.size()); }
   int64_t num_classes() const override {
-    return static_cast<int64_t>(cache_.class_names().size());
+    return static_cast<int64_t>(classes_.size());
   }
   std::string class_name(int64_t class_id) const override {
-    return cache_.class_names().at(class_id);
+    return cache_.class_names().at(classes_.at(class_id));
   }
 
   uint64_t IndexHash() const override {
@@ -125,13 +129,13 @@ class ShapeDataset final : public Dataset {
                                    const SampleParts& parts) const override {
     CHECK(index >= 0 && index < size()) << index;
     const ShapeRecord& record = cache_.record(shapes_[index]);
-    if (num_classes() > 0 && record.class_id < 0) {
-      return DataLoss("{}: no class, expected one of {}", record.name,
-                      num_classes());
+    const size_t classes = cache_.class_names().size();
+    if (classes > 0 && record.class_id < 0) {
+      return DataLoss("{}: no class, expected one of {}", record.name, classes);
     }
     Sample sample;
     sample.key = record.name;
-    sample.class_id = static_cast<int>(record.class_id);
+    sample.class_id = classes > 0 ? ClassOf(record) : -1;
     const CachedShape shape = cache_.Read(shapes_[index]);
     if (parts.caption) sample.caption = record.caption;
     if (parts.image && with_views_) {
@@ -189,6 +193,23 @@ class ShapeDataset final : public Dataset {
   }
 
  private:
+  // A class of which no sample is left is none: nothing would be learnt of it,
+  // and it would be drawn.
+  void FindClasses() {
+    std::set<int64_t> found;
+    for (const int64_t shape : shapes_) {
+      const int64_t class_id = cache_.record(shape).class_id;
+      if (class_id >= 0) found.insert(class_id);
+    }
+    classes_.assign(found.begin(), found.end());
+  }
+
+  int ClassOf(const ShapeRecord& record) const {
+    const auto place =
+        std::lower_bound(classes_.begin(), classes_.end(), record.class_id);
+    return static_cast<int>(place - classes_.begin());
+  }
+
   absl::Status ReadViews(const ShapeViews& views, Sample& sample) const {
     const auto finite = [](float value) { return std::isfinite(value); };
     const bool good =
@@ -218,6 +239,8 @@ class ShapeDataset final : public Dataset {
   std::optional<MeshSequenceOptions> sequences_;
   // The cache's that are samples.
   std::vector<int64_t> shapes_;
+  // The cache's that samples are of, in its order.
+  std::vector<int64_t> classes_;
 };
 
 absl::StatusOr<std::unique_ptr<Dataset>> OpenSequences(

@@ -47,9 +47,10 @@ struct ShapeDatasetOptions {
   std::optional<MeshSequenceOptions> sequences;
 };
 
-// Warns of shapes that it leaves out. Errors: no whole cache there, damaged
-// files, a cache without mosaics, volumes or meshes, or with others (they name
-// the job's fields, as data.shapes.grids), no shape left.
+// Warns of shapes that it leaves out; classes of which no shape is left are
+// none of its classes. Errors: no whole cache there, damaged files, a cache
+// without mosaics, volumes or meshes, or with others (they name the job's
+// fields, as data.shapes.grids), no shape left.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenShapeDataset(
     const ShapeDatasetOptions& options);
 

@@ -368,7 +368,12 @@ TEST_F(ShapeDatasetTest, ASampleIsAMeshsTokens) {
   const auto only = (*few)->Read(0);
   ASSERT_TRUE(only.ok());
   EXPECT_EQ(only->key, "square/box.obj");
-  EXPECT_EQ(only->class_id, 1);
+  // Of round shapes none is left, so that they are no class to learn and draw.
+  EXPECT_EQ((*all)->num_classes(), 2);
+  EXPECT_EQ(box->class_id, 1);
+  ASSERT_EQ((*few)->num_classes(), 1);
+  EXPECT_EQ((*few)->class_name(0), "square");
+  EXPECT_EQ(only->class_id, 0);
   EXPECT_NE((*few)->IndexHash(), (*all)->IndexHash());
   EXPECT_NE(MessageOf(open(5).status())
                 .find("data.shapes.sequences.tokens: found 5, expected as many "
