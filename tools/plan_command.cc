@@ -371,8 +371,8 @@ absl::Status MakeAndPrint(const ParsedCommand& arguments) {
     fmt::print("{}\n", answer);
   }
   if (arguments.Has("verdicts")) {
-    RETURN_IF_ERROR(WriteFileAtomically(arguments.Get("verdicts"),
-                                        VerdictsCsv(report->candidates)));
+    RETURN_IF_ERROR(
+        WriteFileAtomically(arguments.Get("verdicts"), VerdictsCsv(*report)));
   }
   RETURN_IF_ERROR(PrintSensitivity(arguments, input, chosen.plan));
   ASSIGN_OR_RETURN(const SubsetReport subsets,

@@ -284,23 +284,4 @@ std::string ToText(const Candidate& candidate) {
   return text;
 }
 
-std::string VerdictsCsv(const std::vector<Candidate>& candidates) {
-  std::string csv =
-      "tp,cp,ulysses,dp,pp,ep,schedule,chunks,microbatch_size,sharding,"
-      "sequence_parallel,recompute,resident_units,activations,drive,host_units,"
-      "verdict,simulated,step_s,over_bytes\n";
-  for (const Candidate& c : candidates) {
-    csv += fmt::format(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n",
-        c.tp, c.cp, c.ulysses, c.dp, c.pp, c.ep,
-        Plan::Schedule_Name(c.schedule), c.chunks, c.microbatch_size,
-        Plan::Sharding_Name(c.sharding), c.sequence_parallel,
-        Plan::Recompute_Name(c.recompute),
-        c.offload ? std::to_string(c.resident_units) : "", c.activations,
-        c.drive, c.host_units, VerdictCodeName(c.verdict), c.simulated,
-        c.step_s, c.over_bytes);
-  }
-  return csv;
-}
-
 }  // namespace trireme

@@ -131,10 +131,6 @@ std::vector<Candidate> EnumerateCandidates(const ModelShape& model,
                                            int64_t global_batch,
                                            const CandidateSpace& space);
 
-// One line for each: all fields and the verdict's code, excess bytes and
-// seconds, with a line of names first.
-std::string VerdictsCsv(const std::vector<Candidate>& candidates);
-
 // "tp 2 x cp 1 x pp 4 x dp 8, ONE_F_ONE_B, OPTIMIZER, 2 samples per microbatch,
 // recompute NONE".
 std::string ToText(const Candidate& candidate);

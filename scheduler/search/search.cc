@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "scheduler/costs/host_memory.h"
 #include "scheduler/pieces/model_shape.h"
@@ -461,6 +462,33 @@ absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input) {
   }
   ASSIGN_OR_RETURN(const ClusterModel cluster, ResolveCluster(input.cluster));
   return Search(input, cluster).Run();
+}
+
+std::string VerdictsCsv(const PlanReport& report) {
+  std::vector<Candidate> candidates = report.candidates;
+  for (const RankedPlan& ranked : report.best) {
+    candidates[ranked.index] = ranked.candidate;
+  }
+  std::string csv =
+      "tp,cp,ulysses,dp,pp,ep,schedule,chunks,microbatch_group,"
+      "microbatch_size,sharding,shard_group,sequence_parallel,recompute,"
+      "recompute_blocks,expert_move,row_chunks,row_copies,node_ranks,"
+      "resident_units,device_blocks,activations,drive,host_units,verdict,"
+      "simulated,step_s,over_bytes\n";
+  for (const Candidate& c : candidates) {
+    csv += fmt::format(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},", c.tp, c.cp, c.ulysses,
+        c.dp, c.pp, c.ep, Plan::Schedule_Name(c.schedule), c.chunks,
+        c.microbatch_group, c.microbatch_size, Plan::Sharding_Name(c.sharding),
+        c.shard_group, c.sequence_parallel, Plan::Recompute_Name(c.recompute));
+    csv += fmt::format(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{:.6g},{}\n", c.recompute_blocks,
+        c.expert_move, c.row_chunks, c.row_copies, c.node_ranks,
+        c.offload ? std::to_string(c.resident_units) : "", c.device_blocks,
+        c.activations, c.drive, c.host_units, VerdictCodeName(c.verdict),
+        c.simulated, c.step_s, c.over_bytes);
+  }
+  return csv;
 }
 
 }  // namespace trireme

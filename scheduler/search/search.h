@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -87,6 +88,10 @@ struct PlanReport {
 // NotFound where none can be divided as the devices are, or beats the given
 // step.
 absl::StatusOr<PlanReport> MakePlan(const PlannerInput& input);
+
+// One line for each candidate: all fields and the verdict's code, excess bytes
+// and seconds, with a line of names first. The best are as they were refined.
+std::string VerdictsCsv(const PlanReport& report);
 
 }  // namespace trireme
 
