@@ -135,12 +135,15 @@ ArithmeticSeconds PlanCoster::SecondsOf(const ModelPiece& piece,
   return time;
 }
 
-// Reads weight, gradient and state, writes weight and state.
+double PlanCoster::UpdatedBytes() const {
+  const int64_t passes_of_weight = model_.element_bytes > 2 ? 2 : 1;
+  return static_cast<double>(passes_of_weight * model_.element_bytes +
+                             model_.gradient_bytes +
+                             2 * model_.optimizer_bytes);
+}
+
 double PlanCoster::UpdateSeconds(double parameters, int32_t node) const {
-  const auto bytes =
-      static_cast<double>(model_.element_bytes + model_.gradient_bytes +
-                          2 * model_.optimizer_bytes);
-  return ElementwiseSeconds(parameters * bytes, node);
+  return ElementwiseSeconds(parameters * UpdatedBytes(), node);
 }
 
 double PlanCoster::BucketUpdateSeconds(double parameters, int32_t node) const {

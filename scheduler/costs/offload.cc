@@ -8,11 +8,12 @@
 //
 // A copy takes bytes over the rate that each of a node's devices has while the
 // others copy too. On the host an optimizer step reads gradient, weight and
-// moments and writes the latter two back (28 bytes a parameter in fp32), at the
-// rate of the node's memory, which its devices' processes share; what it takes
-// for embedding and head on the device is left out. Where there
-// are several microbatches, a gradient buffer that leaves has come in as well:
-// each adds to what those before it left, if not all add before it leaves.
+// moments and writes the latter two back (28 bytes a parameter in fp32), and a
+// copy in bf16 where weights are (30), at the rate of the node's memory, which
+// its devices' processes share; what it takes for embedding and head on the
+// device is left out. Where there are several microbatches, a gradient buffer
+// that leaves has come in as well: each adds to what those before it left, if
+// not all add before it leaves.
 //
 // Ranks that share blocks keep and copy their shares; a copy in is followed by
 // the gather of the others' shares, one out comes after the sum over the ranks.
@@ -158,10 +159,6 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
   const ClusterDevice& device = cluster_.DeviceOfNode(node);
   const double host_bytes_per_s =
       cluster_.nodes[node].host_memory_bytes_per_s / cluster_.nodes[node].count;
-  // Where weights are bf16, the optimizer's state has a copy to update.
-  const int64_t master = model_.element_bytes > 2 ? model_.element_bytes : 0;
-  const double updated = static_cast<double>(
-      model_.gradient_bytes + 2 * (model_.optimizer_bytes + master));
   const bool on_drive = plan_.offload().has_nvme();
   const bool weights_on_drive = plan_.offload().nvme().host_units() > 0;
   const int64_t units =
@@ -199,7 +196,7 @@ void PlanCoster::DivideIntoUnits(int32_t replica, int32_t stage,
     if (!once) {
       leaving.save_gradients_s += gradients / device.to_device_bytes_per_s;
     }
-    leaving.update_s = parameters * updated / host_bytes_per_s;
+    leaving.update_s = parameters * UpdatedBytes() / host_bytes_per_s;
     if (on_drive) {
       const int64_t moved = model_.optimizer_bytes +
                             (weights_on_drive ? model_.element_bytes : 0);

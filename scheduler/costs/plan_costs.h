@@ -236,6 +236,9 @@ class PlanCoster {
   // On one of the node's devices, by what was measured where it was.
   ArithmeticSeconds SecondsOf(const ModelPiece& piece, int32_t node) const;
   double ElementwiseSeconds(double bytes, int32_t node) const;
+  // That an update of one parameter reads and writes: its gradient, its states
+  // and, written alone where the states have the master, its weight.
+  double UpdatedBytes() const;
   double UpdateSeconds(double parameters, int32_t node) const;
   // In one kernel.
   double BucketUpdateSeconds(double parameters, int32_t node) const;
