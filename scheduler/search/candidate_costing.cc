@@ -226,11 +226,15 @@ absl::StatusOr<double> CandidateCosting::BoundOf(const Candidate& candidate,
                                first.host_memory_bytes_per_s &&
                            node.drive_bytes_per_s == first.drive_bytes_per_s;
                   });
-  const bool tiled =
-      GroupsTile(cluster_, unit) && GroupsTile(cluster_, candidate.ep);
+  // Sums and gathers of offloaded blocks go with their copies, which no
+  // placement hides.
+  const int32_t sharers = candidate.offload ? unit * candidate.dp : unit;
+  const bool tiled = GroupsTile(cluster_, unit) &&
+                     GroupsTile(cluster_, sharers) &&
+                     GroupsTile(cluster_, candidate.ep);
   // Groups of several nodes take the links that another placement may choose.
   const bool crosses =
-      std::max(unit, candidate.ep) > cluster_.nodes.front().count;
+      std::max(sharers, candidate.ep) > cluster_.nodes.front().count;
   if (!tiled || !nodes_alike_ || !hosts_alike || (crosses && !links_alike_)) {
     const PlanCoster fastest =
         CosterOf(plan, tiled ? Devices::kBestCase : Devices::kBestNode);

@@ -178,6 +178,51 @@ TEST(CandidateCosting, NoPlacementOfStagesOverNodesIsFasterThanTheBound) {
   }
 }
 
+// Gradients of offloaded blocks are summed as they leave: over which links is
+// the placement's to choose. Nodes in order of their links have the second
+// stage's on a slow one.
+TEST(CandidateCosting, NoPlacementOfOffloadedBlocksIsFasterThanTheBound) {
+  auto described = DescribeCluster({.nodes = 4, .devices_per_node = 1});
+  ASSERT_TRUE(described.ok()) << described.status();
+  described->mutable_default_link()->set_bytes_per_s(1e8);
+  for (const auto& [a, b, bytes_per_s] :
+       {std::tuple(0, 1, 100e9), std::tuple(0, 3, 90e9),
+        std::tuple(1, 2, 90e9)}) {
+    for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
+      Cluster::NodeLink& link = *described->add_links();
+      link.set_from(from);
+      link.set_to(to);
+      *link.mutable_link() = described->default_link();
+      link.mutable_link()->set_bytes_per_s(bytes_per_s);
+    }
+  }
+  const auto cluster = ResolveCluster(*described);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  ModelShape model;
+  model.layers = 8;
+  model.hidden = 256;
+  model.mlp_hidden = 1024;
+  model.heads = 4;
+  model.tokens = 16;
+  model.pieces = PiecesByFormulas();
+  for (const Plan::Sharding sharding :
+       {Plan::OPTIMIZER, Plan::GRADIENTS, Plan::PARAMETERS}) {
+    Candidate candidate = {
+        .dp = 2, .pp = 2, .sharding = sharding, .offload = true};
+    const auto likely = CandidateCosting(model, *cluster, /*global_batch=*/8)
+                            .Cost(/*index=*/0, candidate);
+    ASSERT_TRUE(likely.ok()) << likely.status();
+    EXPECT_GT(candidate.step_s, 0);
+    const auto plan = PlanOfCandidate(model, *cluster, 8, candidate,
+                                      /*physical=*/{0, 3, 1, 2});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const auto estimate = EstimatePlan(model, *cluster, *plan);
+    ASSERT_TRUE(estimate.ok()) << estimate.status();
+    EXPECT_LE(candidate.step_s, estimate->step_s * (1 + 1e-12))
+        << Plan::Sharding_Name(sharding);
+  }
+}
+
 // Buckets belong to stages, of which a rank may have several.
 TEST(LikelySeconds, CountsTheBucketsOfEveryStage) {
   const PlannerInput input = UnlikeCluster({2, 2}, 7);
