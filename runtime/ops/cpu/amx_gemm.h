@@ -1,8 +1,10 @@
 // bf16 products by the processor's matrix unit (Intel's AMX: amx_bf16, with
 // avx512_bf16), for all orders of operands: what lies the other way is
-// transposed while it is packed. Sums over terms have one order for every shape
-// and number of threads: equal rows of a and columns of b give equal bits, and
-// adding the terms of one product in parts of 32 gives those of the whole.
+// transposed while it is packed, and a b of contiguous columns that few rows
+// follow on is not packed at all. Sums over terms have one order for every
+// shape and number of threads: equal rows of a and columns of b give equal
+// bits, and adding the terms of one product in parts of 32 gives those of the
+// whole.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_AMX_GEMM_H_
 #define TRIREME_RUNTIME_OPS_CPU_AMX_GEMM_H_

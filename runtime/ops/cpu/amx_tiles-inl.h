@@ -7,7 +7,8 @@
 // Manual, TDPBF16PS). A block of a product has two tiles by two, so that each
 // tile that is loaded is used twice. Operands are packed by panels of 32 rows
 // of a, or columns of b: for each step of 32 terms one tile behind the other,
-// what lies beyond the operand is zero.
+// what lies beyond the operand is zero. Of an a with contiguous rows a whole
+// panel need not be packed.
 
 #ifndef TRIREME_RUNTIME_OPS_CPU_AMX_TILES_INL_H_
 #define TRIREME_RUNTIME_OPS_CPU_AMX_TILES_INL_H_
@@ -209,19 +210,71 @@ inline void PackColumnsOfB(const BFloat16* b, int64_t column_stride,
   }
 }
 
-// What a block brings into the cache for the next: two rows of two lines at
-// each of its first steps.
-struct NextBlock {
+// Where a panel of a lies: packed, or whole rows of contiguous terms as they
+// are, which are tiles already.
+struct PanelOfA {
+  const char* data;
+  int64_t row_bytes = kRowBytes;
+  int64_t step_bytes = kStepBytes;
+  int64_t below = kTileBytes;  // from a tile to that of the next 16 rows
+
+  static PanelOfA Rows(const BFloat16* a, int64_t row_stride) {
+    const auto row_bytes = static_cast<int64_t>(row_stride * sizeof(BFloat16));
+    return {reinterpret_cast<const char*>(a), row_bytes, kRowBytes,
+            kTileRows * row_bytes};
+  }
+};
+
+// Brings runs of bytes into the cache, some lines at each step of what is
+// computed meanwhile.
+class Prefetch {
+ public:
+  Prefetch() = default;
+  // `count` runs that begin `stride` bytes apart, in so many steps.
+  Prefetch(const void* data, int64_t stride, int64_t count, int64_t bytes,
+           int64_t steps)
+      : run_(static_cast<const char*>(data)),
+        stride_(stride),
+        bytes_(bytes),
+        left_(count),
+        lines_((count * ((bytes + kRowBytes - 1) / kRowBytes) + steps - 1) /
+               steps) {}
+
+  void Step() {
+    for (int64_t i = 0; i < lines_ && left_ > 0; ++i) {
+      _mm_prefetch(run_ + at_, _MM_HINT_T1);
+      at_ += kRowBytes;
+      if (at_ < bytes_) continue;
+      at_ = 0;
+      run_ += stride_;
+      --left_;
+    }
+  }
+
+ private:
+  const char* run_ = nullptr;
+  int64_t stride_ = 0;
+  int64_t bytes_ = 0;  // of a run
+  int64_t left_ = 0;   // runs
+  int64_t lines_ = 0;  // of a step
+  int64_t at_ = 0;
+};
+
+// What a block brings into the cache for the next: rows of two lines that will
+// be written, and what is read later.
+struct Coming {
   const char* data = nullptr;  // null: nothing
   int64_t row_step = 0;
+  Prefetch* later = nullptr;
 };
 
 // c[kRows tiles, kColumns tiles] = a·b, or, where it goes on, += a·b, of a
-// panel of a and one of b. The tiles of a pass by the first-level cache, so
-// that it keeps a panel of b for many of a.
+// panel of a and one of b. The tiles of b pass by the first-level cache, so
+// that it keeps a panel of a for many of b.
 template <int kRows, int kColumns>
-void MultiplyTiles(const char* a, const char* b, int64_t steps, bool goes_on,
-                   float* c, int64_t stride, const NextBlock& next) {
+void MultiplyTiles(const PanelOfA& panel, const char* b, int64_t steps,
+                   bool goes_on, float* c, int64_t stride,
+                   const Coming& coming) {
   const auto row_bytes = static_cast<int64_t>(stride * sizeof(float));
   float* const below = c + kTileRows * stride;
   // What was packed is in memory before tiles are read.
@@ -237,29 +290,30 @@ void MultiplyTiles(const char* a, const char* b, int64_t steps, bool goes_on,
     if (kRows > 1) _tile_zero(2);
     if (kRows * kColumns > 2) _tile_zero(3);
   }
-  const char* coming = next.data;
-  const int64_t fetched = coming == nullptr ? 0 : kPanel / 2;
+  const char* a = panel.data;
+  const char* next = coming.data;
+  const int64_t next_rows = (kPanel + steps - 1) / steps;  // of a step
+  int64_t left = next == nullptr ? 0 : kPanel;
   for (int64_t step = 0; step < steps; ++step) {
-    if (step < fetched) {
-      for (int64_t row = 0; row < 2; ++row) {
-        __builtin_prefetch(coming, 1);
-        __builtin_prefetch(coming + kRowBytes, 1);
-        coming += next.row_step;
-      }
+    for (int64_t i = std::min(left, next_rows); i > 0; --i, --left) {
+      __builtin_prefetch(next, 1);
+      __builtin_prefetch(next + kRowBytes, 1);
+      next += coming.row_step;
     }
-    _tile_stream_loadd(4, a, kRowBytes);
-    _tile_loadd(6, b, kRowBytes);
+    if (coming.later != nullptr) coming.later->Step();
+    _tile_loadd(4, a, panel.row_bytes);
+    _tile_stream_loadd(6, b, kRowBytes);
     _tile_dpbf16ps(0, 4, 6);
     if (kColumns > 1) {
-      _tile_loadd(7, b + kTileBytes, kRowBytes);
+      _tile_stream_loadd(7, b + kTileBytes, kRowBytes);
       _tile_dpbf16ps(1, 4, 7);
     }
     if (kRows > 1) {
-      _tile_stream_loadd(5, a + kTileBytes, kRowBytes);
+      _tile_loadd(5, a + panel.below, panel.row_bytes);
       _tile_dpbf16ps(2, 5, 6);
       if (kColumns > 1) _tile_dpbf16ps(3, 5, 7);
     }
-    a += kStepBytes;
+    a += panel.step_bytes;
     b += kStepBytes;
   }
   _tile_stored(0, c, row_bytes);
@@ -286,9 +340,9 @@ inline void CopyBlock(const float* from, int64_t from_stride, int64_t rows,
 
 // The first `rows` and `columns`, at most 32, of c. The sum over terms has one
 // order: that of the steps, whatever the block.
-inline void MultiplyBlock(const char* a, const char* b, int64_t steps,
+inline void MultiplyBlock(const PanelOfA& a, const char* b, int64_t steps,
                           bool goes_on, int64_t rows, int64_t columns, float* c,
-                          int64_t stride, const NextBlock& next) {
+                          int64_t stride, const Coming& coming) {
   alignas(64) float edge[kPanel * kPanel];
   const bool whole = rows % kTileRows == 0 && columns % kTileRows == 0;
   float* const to = whole ? c : edge;
@@ -297,11 +351,11 @@ inline void MultiplyBlock(const char* a, const char* b, int64_t steps,
   if (rows > kTileRows) {
     (columns > kTileRows
          ? MultiplyTiles<2, 2>
-         : MultiplyTiles<2, 1>)(a, b, steps, goes_on, to, to_stride, next);
+         : MultiplyTiles<2, 1>)(a, b, steps, goes_on, to, to_stride, coming);
   } else {
     (columns > kTileRows
          ? MultiplyTiles<1, 2>
-         : MultiplyTiles<1, 1>)(a, b, steps, goes_on, to, to_stride, next);
+         : MultiplyTiles<1, 1>)(a, b, steps, goes_on, to, to_stride, coming);
   }
   if (!whole) CopyBlock(to, kPanel, rows, columns, c, stride);
 }
@@ -328,6 +382,24 @@ inline void FinishBlock(const float* c, int64_t stride, int64_t rows,
       } else {
         _mm512_mask_storeu_ps(reinterpret_cast<float*>(out.data) + at, mask,
                               sum);
+      }
+    }
+  }
+}
+
+// A block by its columns, without gaps.
+inline void TransposeBlock(const float* c, int64_t stride, float* to) {
+  for (int64_t row = 0; row < kPanel; row += kTileRows) {
+    for (int64_t column = 0; column < kPanel; column += kTileRows) {
+      __m512i x[dot::kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < dot::kLanes; ++i) {
+        x[i] = _mm512_loadu_si512(c + (row + i) * stride + column);
+      }
+      dot::Transpose(x);
+#pragma GCC unroll 16
+      for (int i = 0; i < dot::kLanes; ++i) {
+        _mm512_storeu_si512(to + (column + i) * kPanel + row, x[i]);
       }
     }
   }

@@ -356,6 +356,43 @@ TEST_F(BFloat16Products, OfTilesHaveTheBitsOfTheirParts) {
   }
 }
 
+// Few rows are packed in place of the weights; a row has the same bits as among
+// many, where the weights are. By one more thread than there are panels as
+// well.
+TEST_F(BFloat16Products, OfTilesOfFewRowsHaveTheBitsOfMany) {
+  if (!UsesAmx()) GTEST_SKIP() << "no matrix unit";
+  constexpr int64_t kM = 400, kN = 90, kK = 1111;
+  const Tensor a = RandomTensor(device_, {kM * kK}, DType::kBFloat16, 1);
+  const Tensor b = RandomTensor(device_, {kK * kN}, DType::kBFloat16, 2);
+  const Tensor bias = RandomTensor(device_, {kN}, DType::kBFloat16, 3);
+  for (CpuGemmSpec spec : {WithBias(WithColumnsOfB(Spec(kM, kN, kK))),
+                           Unrounded(WithColumnsOfB(Spec(kM, kN, kK)))}) {
+    spec.m = 0;
+    for (const int threads : {1, std::min(4, omp_get_thread_limit())}) {
+      spec.threads = threads;
+      const std::unique_ptr<RaggedGemm> product = MakeRaggedAmxGemm(spec);
+      const Tensor workspace =
+          Tensor::Empty(device_, {product->workspace_bytes()}, DType::kBool,
+                        MemoryCategory::kWorkspace, "workspace");
+      const auto rows = [&](int64_t first, int64_t count) {
+        const Tensor out = Tensor::Zeros(device_, {count * kN}, spec.out_dtype);
+        product->Run(count, kK, a.data<BFloat16>() + first * kK, b.raw_data(),
+                     bias.raw_data(), out.raw_data(), workspace.raw_data());
+        return Doubles(out);
+      };
+      const std::vector<double> all = rows(0, kM);
+      for (const auto& [first, count] :
+           std::vector<std::pair<int64_t, int64_t>>{
+               {0, 1}, {3, 16}, {100, 33}, {367, 33}}) {
+        const std::vector<double> expected(all.begin() + first * kN,
+                                           all.begin() + (first + count) * kN);
+        EXPECT_EQ(rows(first, count), expected)
+            << count << " rows from " << first << ", threads " << threads;
+      }
+    }
+  }
+}
+
 TEST_F(BFloat16Products, WithActivationAreNotOfTiles) {
   CpuGemmSpec activated = Spec(16, 16, 4);
   activated.activation = Activation::kSilu;
