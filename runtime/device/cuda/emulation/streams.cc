@@ -4,6 +4,19 @@
 
 namespace trireme::cuda_emulation {
 
+void Queue::Do(const std::function<void()>& work) const {
+  const std::function<void()> as_queue = [this, &work] {
+    const RaceThreadScope scope(race_thread_);
+    work();
+  };
+  if (stack_ == nullptr) {
+    as_queue();
+    return;
+  }
+  stack_->Start(as_queue);
+  CHECK(stack_->Resume()) << "a stream's work that waits";
+}
+
 void Scheduler::Use(Schedule schedule, uint64_t seed) {
   schedule_ = schedule;
   random_.seed(static_cast<std::minstd_rand::result_type>(seed + 1));
@@ -38,20 +51,21 @@ bool Scheduler::Arrive(const Queue& queue) {
 
 Meeting::Step Scheduler::Meet(const Queue& queue) {
   const Queue::Operation& operation = queue.operations_.front();
-  const RaceThreadScope as_queue(queue.race_thread_);
-  operation.given.Acquire();
-  // Messages order those who exchange them.
-  messages_.Acquire();
-  const Meeting::Step step = operation.meeting->Arrive();
-  messages_.Release();
+  Meeting::Step step = Meeting::Step::kWaits;
+  queue.Do([&] {
+    operation.given.Acquire();
+    // Messages order those who exchange them.
+    messages_.Acquire();
+    step = operation.meeting->Arrive();
+    messages_.Release();
+  });
   return step;
 }
 
 void Scheduler::RunFirst(Queue& queue) {
   Queue::Operation operation = std::move(queue.operations_.front());
   queue.operations_.pop_front();
-  {
-    const RaceThreadScope as_queue(queue.race_thread_);
+  queue.Do([&] {
     operation.given.Acquire();
     GoOnAfter(operation.after);
     operation.run();
@@ -59,7 +73,7 @@ void Scheduler::RunFirst(Queue& queue) {
     operation.run = nullptr;
     operation.meeting = nullptr;
     queue.operations_done_.Release();
-  }
+  });
   ++queue.done_;
   changed_.notify_all();
 }

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/device/cuda/emulation/fiber.h"
 #include "runtime/device/cuda/emulation/races.h"
 
 namespace trireme::cuda_emulation {
@@ -84,6 +85,9 @@ class Queue {
     OrderPoint given;
   };
 
+  // Does what is the queue's to do as its thread.
+  void Do(const std::function<void()>& work) const;
+
   void Push(Operation operation) {
     operation.given.Release();
     operations_.push_back(std::move(operation));
@@ -97,6 +101,9 @@ class Queue {
   // Somebody further up the stack is about to reach a point of it.
   bool reaching_ = false;
   RaceThread race_thread_ = RaceThread::Create();
+  // A stack is one thread's to ThreadSanitizer; null without it.
+  const std::unique_ptr<Fiber> stack_ =
+      FindsRaces() ? std::make_unique<Fiber>(0) : nullptr;
   OrderPoint operations_done_;
 };
 
