@@ -85,9 +85,15 @@ void PlanCoster::ChargeReductions(int32_t stage, PlanCosts& costs) const {
   const auto [pp, index] = stages_[stage];
   ChunkCost& chunk = costs.cost.chunks[pp][index];
   const int32_t buckets = costs.buckets[stage];
-  // Those of offloaded blocks are summed as they leave.
-  const bool leaves = plan_.has_offload() && model_.trained_leaves;
-  const int64_t of_experts = leaves ? 0 : StageExpertParameters(stage);
+  // Those of blocks that leave are summed then.
+  const bool leave = plan_.has_offload() && model_.trained_leaves;
+  int64_t of_experts = 0, before = 0;
+  for (const StageBlocks& blocks : BlocksOf(stage)) {
+    const int64_t count =
+        leave ? StayingBlocks(before, blocks.count()) : blocks.count();
+    of_experts += count * pieces_.blocks[blocks.kind].expert_parameters;
+    before += blocks.count();
+  }
   const int64_t parameters = StayingParameters(stage);
   const BucketBytes bytes = BucketBytesOf(parameters - of_experts, buckets);
   const BucketBytes expert_bytes = BucketBytesOf(of_experts, buckets);

@@ -308,6 +308,22 @@ TEST(OffloadHosts, ExpertsGradientsAreSummedBeforeTheyLeave) {
                 expected, 0.01 * expected)
         << Plan::Sharding_Name(sharding);
   }
+  // Blocks that stay sum theirs once a step: their other gradients go to the
+  // shards of PARAMETERS with each backward.
+  candidate.sharding = Plan::PARAMETERS;
+  for (const int32_t stay : {0, 3}) {
+    candidate.device_blocks = stay;
+    const auto plan =
+        PlanOfCandidate(input.model, *cluster, input.global_batch, candidate);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const PlanCoster coster(input.model, *cluster, *plan);
+    const PlanCosts costs = coster.CostsOf(0);
+    const double expected = coster.rings()->front().experts.slowest.AllReduce(
+                                stay * 4 * kBlock / 2 / costs.buckets[0]) *
+                            (stay > 0 ? 1 : 0);
+    EXPECT_NEAR(costs.cost.chunks[0][0].reduce_s, expected, 0.01 * expected)
+        << stay;
+  }
 }
 
 // That a block stays on its devices spares no network what goes to shards.
