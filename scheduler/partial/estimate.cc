@@ -7,119 +7,78 @@
 #include "scheduler/partial/plan.h"
 #include "scheduler/partial/program.h"
 #include "scheduler/partial/route.h"
-#include "scheduler/plan/stage_ranks.h"
 
 namespace trireme {
 namespace {
 
-class StepEnd {
- public:
-  StepEnd(const Plan& plan, const SkipInstance& instance,
-          const SkipSchedule& schedule, const SkipTimes& times,
-          const PlanCosts& costs)
-      : plan_(plan),
-        instance_(instance),
-        schedule_(schedule),
-        times_(times),
-        costs_(costs) {}
-
-  double Seconds() const {
-    double clipped = times_.makespan_s;
-    for (int32_t stage = 0; stage < instance_.num_stages(); ++stage) {
-      clipped = std::max(clipped, ReducedAt(stage));
-    }
-    clipped += costs_.cost.clip_s;
-    double step = clipped;
-    for (size_t rank = 0; rank < costs_.cost.chunks.size(); ++rank) {
-      // A stage without visits takes no update.
-      const int64_t stage = StageOfRank(plan_, static_cast<int64_t>(rank));
-      if (!AnyVisited(static_cast<int32_t>(stage))) continue;
-      const std::vector<ChunkCost>& chunks = costs_.cost.chunks[rank];
-      double end = clipped;
-      for (size_t chunk = 0; chunk < chunks.size(); ++chunk) {
-        end +=
-            BucketsOf(static_cast<int32_t>(rank), static_cast<int32_t>(chunk)) *
-            chunks[chunk].update_s;
-      }
-      step = std::max(step, end);
-    }
-    return step;
-  }
-
- private:
-  bool AnyVisited(int32_t stage) const {
-    const std::vector<int32_t>& group = instance_.groups[stage];
-    return std::any_of(group.begin(), group.end(), [this](int32_t rank) {
-      return !schedule_.order[rank].empty();
-    });
-  }
-
-  bool AllVisited(int32_t stage) const {
-    const std::vector<int32_t>& group = instance_.groups[stage];
-    return std::none_of(group.begin(), group.end(), [this](int32_t rank) {
-      return schedule_.order[rank].empty();
-    });
-  }
-
-  double EndOf(const SkipTask& at) const {
-    return StartOf(at) +
-           TaskSeconds(instance_, schedule_.paths[at.microbatch], at.task);
-  }
-
-  double StartOf(const SkipTask& at) const {
-    return times_
-        .start_s[at.microbatch * instance_.tasks_per_microbatch() + at.task];
-  }
-
+double StepSeconds(const SkipInstance& instance, const SkipSchedule& schedule,
+                   const SkipTimes& times, const PlanCosts& costs) {
+  const auto visited = [&](int32_t rank) {
+    return !schedule.order[rank].empty();
+  };
+  const auto start_of = [&](const SkipTask& at) {
+    return times
+        .start_s[at.microbatch * instance.tasks_per_microbatch() + at.task];
+  };
+  const auto end_of = [&](const SkipTask& at) {
+    return start_of(at) +
+           TaskSeconds(instance, schedule.paths[at.microbatch], at.task);
+  };
   // The ranks of the first stage, which come first, have two chunks.
-  int32_t BucketsOf(int32_t rank, int32_t chunk) const {
-    return costs_
-        .buckets[rank + std::min(rank, instance_.num_data_nodes()) + chunk];
-  }
-
-  // When bucket b of the rank's chunk can be reduced.
-  double ReadyAt(int32_t rank, int32_t chunk, int32_t bucket,
-                 bool when_complete) const {
-    const std::vector<SkipTask>& order = schedule_.order[rank];
-    if (order.empty()) return 0;
-    if (!when_complete) return EndOf(order.back());
-    // The chunk's last backward: the head's is in the loss.
-    const auto last =
-        std::find_if(order.rbegin(), order.rend(), [&](const SkipTask& task) {
-          return chunk == 1 ? task.task == instance_.path_length
-                            : IsBackwardTask(instance_.path_length, task.task);
+  const auto buckets_of = [&](int32_t rank, int32_t chunk) {
+    return costs
+        .buckets[rank + std::min(rank, instance.num_data_nodes()) + chunk];
+  };
+  // When the rank has the bucket's gradients: inside the chunk's last backward
+  // or, where it reduces in the order of its list, after all else.
+  const auto ready = [&](int32_t rank, int32_t chunk, int32_t bucket,
+                         bool when_complete) {
+    const std::vector<SkipTask>& order = schedule.order[rank];
+    if (order.empty()) return 0.0;
+    if (!when_complete) return end_of(order.back());
+    // The head's backward is in the loss.
+    const SkipTask& last =
+        *std::find_if(order.rbegin(), order.rend(), [&](const SkipTask& task) {
+          return chunk == 1 ? task.task == instance.path_length
+                            : IsBackwardTask(instance.path_length, task.task);
         });
-    const int32_t buckets = BucketsOf(rank, chunk);
-    const double start = StartOf(*last);
-    return start + (bucket + 1.0) / buckets * (EndOf(*last) - start);
-  }
-
-  // When all gradients of the stage's ranks are summed.
-  double ReducedAt(int32_t stage) const {
-    const std::vector<int32_t>& group = instance_.groups[stage];
-    const bool when_complete = AllVisited(stage);
-    const std::vector<ChunkCost>& chunks = costs_.cost.chunks[group.front()];
-    double end = 0;
+    return start_of(last) + (bucket + 1.0) / buckets_of(rank, chunk) *
+                                (end_of(last) - start_of(last));
+  };
+  double clipped = times.makespan_s;
+  for (const std::vector<int32_t>& group : instance.groups) {
+    const bool all_visited = std::all_of(group.begin(), group.end(), visited);
+    const std::vector<ChunkCost>& chunks = costs.cost.chunks[group.front()];
+    double reduced = 0;
     // The head's come first.
     for (auto chunk = static_cast<int32_t>(chunks.size()) - 1; chunk >= 0;
          --chunk) {
-      const int32_t buckets = BucketsOf(group.front(), chunk);
-      for (int32_t bucket = 0; bucket < buckets; ++bucket) {
+      for (int32_t b = 0; b < buckets_of(group.front(), chunk); ++b) {
         for (const int32_t rank : group) {
-          end = std::max(end, ReadyAt(rank, chunk, bucket, when_complete));
+          reduced = std::max(reduced, ready(rank, chunk, b, all_visited));
         }
-        end += chunks[chunk].reduce_s;
+        reduced += chunks[chunk].reduce_s;
       }
     }
-    return end;
+    clipped = std::max(clipped, reduced);
   }
-
-  const Plan& plan_;
-  const SkipInstance& instance_;
-  const SkipSchedule& schedule_;
-  const SkipTimes& times_;
-  const PlanCosts& costs_;
-};
+  clipped += costs.cost.clip_s;
+  double step = clipped;
+  for (const std::vector<int32_t>& group : instance.groups) {
+    // A stage without visits takes no update.
+    if (std::none_of(group.begin(), group.end(), visited)) continue;
+    for (const int32_t rank : group) {
+      double updated = clipped;
+      const std::vector<ChunkCost>& chunks = costs.cost.chunks[rank];
+      for (size_t chunk = 0; chunk < chunks.size(); ++chunk) {
+        updated += buckets_of(rank, static_cast<int32_t>(chunk)) *
+                   chunks[chunk].update_s;
+      }
+      step = std::max(step, updated);
+    }
+  }
+  return step;
+}
 
 }  // namespace
 
@@ -132,7 +91,7 @@ absl::StatusOr<SkipEstimate> EstimateSkipPlan(const ModelShape& model,
   ASSIGN_OR_RETURN(const SkipTimes times, TimeSkipSchedule(instance, schedule));
   SkipEstimate estimate;
   estimate.paths_s = times.makespan_s;
-  estimate.step_s = StepEnd(plan, instance, schedule, times, costs).Seconds();
+  estimate.step_s = StepSeconds(instance, schedule, times, costs);
   ASSIGN_OR_RETURN(const SkipProgram compiled,
                    BuildSkipProgram(instance, schedule, costs.buckets));
   for (size_t rank = 0; rank < costs.memory.ranks.size(); ++rank) {
