@@ -22,9 +22,9 @@
 #include "models/sampling/token_grammar.h"
 #include "models/weights/name_table.h"
 #include "moe/moe_config.h"
-#include "parallel/chunk.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_grid.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/process_grid.h"
+#include "parallel/parameters/parameter_store.h"
 #include "scheduler/pieces/model_shape.h"
 
 namespace trireme {
@@ -136,7 +136,7 @@ class ModelFamily {
   // Name and sizes, for people: "DiT: 12 layers, width 384, ...".
   virtual std::string Describe() const = 0;
   // As the planner sees it, but for what precision and optimizer decide
-  // (trainer/model_shape_of.h).
+  // (trainer/planning/model_shape_of.h).
   virtual ModelShape Shape() const = 0;
 
   // The mixtures of experts in its blocks; null: there are none.

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "models/family.h"
-#include "parallel/chunk.h"
+#include "parallel/executor/chunk.h"
 
 namespace trireme {
 

@@ -33,7 +33,7 @@
 #include "moe/exchange_choice.h"
 #include "moe/expert_linear.h"
 #include "moe/row_chunks.h"
-#include "parallel/context.h"
+#include "parallel/grid/context.h"
 #include "runtime/autograd/tape.h"
 
 namespace trireme {

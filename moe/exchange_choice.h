@@ -10,7 +10,7 @@
 
 #include "moe/expert_slices.h"
 #include "moe/row_exchange.h"
-#include "parallel/expert_exchange.h"
+#include "parallel/grid/expert_exchange.h"
 
 namespace trireme {
 

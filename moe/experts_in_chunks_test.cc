@@ -13,7 +13,7 @@
 
 #include "gtest/gtest.h"
 #include "moe/moe_layer.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/autograd/parameter.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/threads/thread_world.h"

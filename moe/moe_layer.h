@@ -25,7 +25,7 @@
 #include "moe/dispatch.h"
 #include "moe/moe_config.h"
 #include "moe/router.h"
-#include "parallel/layers.h"
+#include "parallel/layers/layers.h"
 #include "runtime/autograd/functions.h"
 
 namespace trireme {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/autograd/gradient_check_testing.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "moe/row_exchange.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {

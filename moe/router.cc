@@ -8,7 +8,7 @@
 #include "moe/route_functions.h"
 #include "moe/router_losses.h"
 #include "moe/token_choices.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/philox.h"

@@ -46,9 +46,9 @@
 
 #include "moe/moe_config.h"
 #include "moe/moe_tokens.h"
-#include "parallel/axis_state.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/grid/axis_state.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

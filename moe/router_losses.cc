@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "moe/route_functions.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/device/host.h"

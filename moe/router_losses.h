@@ -7,8 +7,8 @@
 
 #include "moe/moe_config.h"
 #include "moe/moe_tokens.h"
-#include "parallel/axis_state.h"
-#include "parallel/context.h"
+#include "parallel/grid/axis_state.h"
+#include "parallel/grid/context.h"
 #include "runtime/autograd/tape.h"
 
 namespace trireme {

@@ -13,8 +13,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "parallel/communicators.h"
-#include "parallel/optimizer.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/optimizer/optimizer.h"
 #include "runtime/autograd/gradient_check_testing.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"

@@ -16,7 +16,7 @@
 #include "moe/expert_slices.h"
 #include "moe/row_exchange.h"
 #include "moe/shadowed_experts.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/device/event.h"
 #include "runtime/device/tensor.h"
 

@@ -9,8 +9,8 @@
 
 #include "moe/moe_config.h"
 #include "moe/moe_tokens.h"
-#include "parallel/axis_state.h"
-#include "parallel/context.h"
+#include "parallel/grid/axis_state.h"
+#include "parallel/grid/context.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {

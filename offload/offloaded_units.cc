@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "fmt/format.h"
-#include "parallel/frozen_parameters.h"
-#include "parallel/owned_parameter.h"
+#include "parallel/optimizer/owned_parameter.h"
+#include "parallel/parameters/frozen_parameters.h"
 #include "runtime/core/log.h"
 #include "runtime/ops/transfer.h"
 

@@ -45,11 +45,11 @@
 #include "offload/host_buffers.h"
 #include "offload/unit_layout.h"
 #include "offload/unit_window.h"
-#include "parallel/context.h"
-#include "parallel/gradient_reducer.h"
-#include "parallel/parameter_buckets.h"
-#include "parallel/parameter_shards.h"
-#include "parallel/unit_store.h"
+#include "parallel/grid/context.h"
+#include "parallel/sharding/gradient_reducer.h"
+#include "parallel/sharding/parameter_buckets.h"
+#include "parallel/sharding/parameter_shards.h"
+#include "parallel/sharding/unit_store.h"
 #include "runtime/device/stream_stopwatch.h"
 
 namespace trireme {

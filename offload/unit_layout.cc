@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "parallel/frozen_parameters.h"
+#include "parallel/parameters/frozen_parameters.h"
 
 namespace trireme {
 namespace {

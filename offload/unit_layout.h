@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "offload/device_buffers.h"
-#include "parallel/parameter_buckets.h"
+#include "parallel/sharding/parameter_buckets.h"
 #include "runtime/autograd/parameter.h"
 #include "runtime/device/tensor.h"
 

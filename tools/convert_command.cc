@@ -8,7 +8,7 @@
 #include "fmt/format.h"
 #include "runtime/core/status.h"
 #include "tools/commands.h"
-#include "trainer/run/convert.h"
+#include "trainer/checkpoints/convert.h"
 
 namespace trireme {
 namespace {

@@ -42,8 +42,8 @@
 #include "tools/mpirun.h"
 #include "tools/run_as_rank.h"
 #include "tools/size_option.h"
-#include "trainer/memory_limit.h"
-#include "trainer/run/shape_latents.h"
+#include "trainer/checkpoints/shape_latents.h"
+#include "trainer/job/memory_limit.h"
 
 namespace trireme {
 namespace {

@@ -24,7 +24,7 @@
 #include "tools/run_as_rank.h"
 #include "trainer/forward/forward.h"
 #include "trainer/forward/forward_autoencoder.h"
-#include "trainer/job_file.h"
+#include "trainer/job/job_file.h"
 
 namespace trireme {
 namespace {

@@ -5,7 +5,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/search/subsets.h"
 #include "tools/cluster_hosts.h"
-#include "trainer/cluster_file.h"
+#include "trainer/job/cluster_file.h"
 
 namespace trireme {
 

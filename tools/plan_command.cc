@@ -34,13 +34,13 @@
 #include "scheduler/simulator/simulator.h"
 #include "scheduler/simulator/trace.h"
 #include "tools/commands.h"
-#include "trainer/batches.h"
-#include "trainer/cluster_file.h"
 #include "trainer/config/written_file.h"
-#include "trainer/describe.h"
-#include "trainer/job.h"
-#include "trainer/job_file.h"
-#include "trainer/model_shape_of.h"
+#include "trainer/job/batches.h"
+#include "trainer/job/cluster_file.h"
+#include "trainer/job/job.h"
+#include "trainer/job/job_file.h"
+#include "trainer/planning/model_shape_of.h"
+#include "trainer/preflight/describe.h"
 
 namespace trireme {
 namespace {

@@ -18,12 +18,12 @@
 #include "tools/commands.h"
 #include "tools/mpirun.h"
 #include "tools/run_as_rank.h"
-#include "trainer/batches.h"
-#include "trainer/cluster_file.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.h"
-#include "trainer/job_file.h"
-#include "trainer/rehearse.h"
+#include "trainer/job/batches.h"
+#include "trainer/job/cluster_file.h"
+#include "trainer/job/job.h"
+#include "trainer/job/job_file.h"
+#include "trainer/preflight/rehearse.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {

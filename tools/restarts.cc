@@ -18,7 +18,7 @@
 #include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
 #include "trainer/coordinator/coordinator_client.h"
-#include "trainer/job_file.h"
+#include "trainer/job/job_file.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {

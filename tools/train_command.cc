@@ -29,8 +29,8 @@
 #include "trainer/config/local_path.h"
 #include "trainer/coordinator/launch_record.h"
 #include "trainer/coordinator/rank_reporter.h"
-#include "trainer/job_file.h"
-#include "trainer/preflight.h"
+#include "trainer/job/job_file.h"
+#include "trainer/preflight/preflight.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/train.h"
 

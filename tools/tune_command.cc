@@ -20,12 +20,12 @@
 #include "tools/device_option.h"
 #include "tools/mpirun.h"
 #include "tools/run_as_rank.h"
-#include "trainer/batches.h"
 #include "trainer/config/written_file.h"
-#include "trainer/job.h"
-#include "trainer/job_file.h"
-#include "trainer/memory_limit.h"
-#include "trainer/tune_experts.h"
+#include "trainer/job/batches.h"
+#include "trainer/job/job.h"
+#include "trainer/job/job_file.h"
+#include "trainer/job/memory_limit.h"
+#include "trainer/preflight/tune_experts.h"
 
 namespace trireme {
 namespace {

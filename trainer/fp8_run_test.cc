@@ -16,7 +16,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.h"
+#include "trainer/job/job.h"
 #include "trainer/train.h"
 
 namespace trireme {

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/comm/communicator.h"
-#include "trainer/train_options.h"
+#include "trainer/run/train_options.h"
 
 namespace trireme {
 

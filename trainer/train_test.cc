@@ -31,8 +31,8 @@
 #include "scheduler/plan/plan.h"
 #include "trainer/config/local_path.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.h"
-#include "trainer/rank_model.h"
+#include "trainer/job/job.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

@@ -10,7 +10,7 @@
 #include "runtime/core/log.h"
 #include "runtime/core/processes.h"
 #include "runtime/core/status.h"
-#include "trainer/agreement.h"
+#include "trainer/job/agreement.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/timelines.h"
 

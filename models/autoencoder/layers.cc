@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "models/autoencoder/autoencoder_config.h"
-#include "parallel/logical_tensors.h"
+#include "parallel/sharding/logical_tensors.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/attention.h"
 #include "runtime/ops/group_norm.h"

@@ -4,7 +4,7 @@
 
 #include "fmt/format.h"
 #include "models/transformer/position_table.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"

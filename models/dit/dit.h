@@ -25,9 +25,9 @@
 #include "models/input_gradients.h"
 #include "models/objective/objective.h"
 #include "models/transformer/streams.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

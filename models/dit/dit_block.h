@@ -23,8 +23,8 @@
 #include "models/transformer/modulated_stream.h"
 #include "models/transformer/streams.h"
 #include "models/transformer/token_layout.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
 
 namespace trireme {
 

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "models/transformer/streams.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"
 

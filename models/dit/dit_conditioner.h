@@ -8,8 +8,8 @@
 
 #include "models/dit/dit_config.h"
 #include "models/transformer/embeddings.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

@@ -6,7 +6,7 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit.h"
 #include "models/dit/dit_family.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/philox.h"
 #include "runtime/device/cpu_device.h"

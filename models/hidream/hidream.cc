@@ -5,7 +5,7 @@
 
 #include "fmt/format.h"
 #include "models/transformer/embeddings.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/pointwise.h"

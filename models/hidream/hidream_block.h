@@ -9,10 +9,10 @@
 // as one sequence. In the last block of the model the text is read and not
 // written.
 //
-// q and k are normed over all heads (parallel/split_norm.h). Heads and hidden
-// channels are sharded over tp, experts over ep; between them picture and text
-// are whole, or sharded by tokens under sequence parallelism. The tap is whole
-// on every rank of tp and cp.
+// q and k are normed over all heads (parallel/layers/split_norm.h). Heads and
+// hidden channels are sharded over tp, experts over ep; between them picture
+// and text are whole, or sharded by tokens under sequence parallelism. The tap
+// is whole on every rank of tp and cp.
 
 #ifndef TRIREME_MODELS_HIDREAM_HIDREAM_BLOCK_H_
 #define TRIREME_MODELS_HIDREAM_HIDREAM_BLOCK_H_
@@ -23,7 +23,7 @@
 #include "models/transformer/modulated_stream.h"
 #include "models/transformer/streams.h"
 #include "models/transformer/token_layout.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 
 namespace trireme {
 

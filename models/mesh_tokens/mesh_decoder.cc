@@ -4,7 +4,7 @@
 #include <numeric>
 #include <span>
 
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/core/log.h"
 #include "runtime/ops/copy.h"
 

@@ -18,9 +18,9 @@
 #include "models/mesh_tokens/mesh_decoder_block.h"
 #include "models/mesh_tokens/mesh_decoder_config.h"
 #include "models/transformer/streams.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

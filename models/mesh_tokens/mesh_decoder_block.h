@@ -18,8 +18,8 @@
 #include "models/mesh_tokens/mesh_decoder_config.h"
 #include "models/transformer/key_value_cache.h"
 #include "models/triposg/triposg_block.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
 
 namespace trireme {
 

@@ -11,7 +11,7 @@
 
 #include "models/family.h"
 #include "models/mesh_tokens/mesh_decoder.h"
-#include "parallel/chunk.h"
+#include "parallel/executor/chunk.h"
 
 namespace trireme {
 

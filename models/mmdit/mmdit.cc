@@ -6,7 +6,7 @@
 
 #include "models/transformer/embeddings.h"
 #include "models/transformer/position_table.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"

@@ -20,9 +20,9 @@
 #include "models/mmdit/mmdit_config.h"
 #include "models/objective/objective.h"
 #include "models/transformer/streams.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/ops/embedding.h"
 
 namespace trireme {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 
 namespace trireme {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/device/host.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/routing.h"

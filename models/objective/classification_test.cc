@@ -6,7 +6,7 @@
 #include "gtest/gtest.h"
 #include "models/objective/first_samples.h"
 #include "moe/moe_tokens.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"

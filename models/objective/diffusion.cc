@@ -7,7 +7,7 @@
 
 #include "models/objective/sample_factors.h"
 #include "models/objective/sample_streams.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 
 namespace trireme {
 

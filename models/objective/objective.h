@@ -13,7 +13,7 @@
 
 #include "models/batch.h"
 #include "models/input_gradients.h"
-#include "parallel/context.h"
+#include "parallel/grid/context.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {

@@ -5,7 +5,7 @@
 
 #include <span>
 
-#include "parallel/context.h"
+#include "parallel/grid/context.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {

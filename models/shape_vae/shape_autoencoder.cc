@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "models/shape_vae/shape_vae.h"
-#include "parallel/communicators.h"
-#include "parallel/logical_tensors.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/sharding/logical_tensors.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"

@@ -25,9 +25,9 @@
 #include "models/shape_vae/shape_vae_block.h"
 #include "models/shape_vae/shape_vae_config.h"
 #include "models/transformer/streams.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

@@ -1,7 +1,7 @@
 #include "models/shape_vae/shape_vae_block.h"
 
 #include "models/shape_vae/shape_vae_config.h"
-#include "parallel/voxel_functional.h"
+#include "parallel/layers/voxel_functional.h"
 #include "runtime/core/log.h"
 
 namespace trireme {

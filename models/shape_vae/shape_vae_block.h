@@ -18,8 +18,8 @@
 
 #include "models/transformer/token_layout.h"
 #include "models/triposg/triposg_block.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
 #include "runtime/ops/voxels.h"
 
 namespace trireme {

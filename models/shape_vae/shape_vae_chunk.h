@@ -9,7 +9,7 @@
 
 #include "models/family.h"
 #include "models/shape_vae/shape_vae.h"
-#include "parallel/chunk.h"
+#include "parallel/executor/chunk.h"
 
 namespace trireme {
 

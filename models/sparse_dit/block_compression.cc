@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "parallel/functional.h"
-#include "parallel/sparse_functional.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/sparse_functional.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 

@@ -16,9 +16,9 @@
 #include <string>
 
 #include "models/sparse_dit/sparse_dit_config.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_grid.h"
+#include "parallel/grid/context.h"
+#include "parallel/grid/process_grid.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/ops/spatial_blocks.h"
 
 namespace trireme {

@@ -7,7 +7,7 @@
 #include "models/transformer/embeddings.h"
 #include "models/transformer/modulated_stream.h"
 #include "models/transformer/position_table.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/log.h"

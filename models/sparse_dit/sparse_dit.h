@@ -24,9 +24,9 @@
 #include "models/sparse_dit/sparse_dit_config.h"
 #include "models/transformer/cross_condition.h"
 #include "models/transformer/streams.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

@@ -4,8 +4,8 @@
 
 #include "fmt/format.h"
 #include "models/transformer/modulated_stream.h"
-#include "parallel/sparse_functional.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
+#include "parallel/layers/sparse_functional.h"
 #include "runtime/autograd/functions.h"
 #include "runtime/autograd/tensor_functions.h"
 

@@ -23,8 +23,8 @@
 #include "models/sparse_dit/sparse_dit_config.h"
 #include "models/transformer/streams.h"
 #include "models/transformer/token_layout.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
 #include "runtime/ops/spatial_blocks.h"
 
 namespace trireme {

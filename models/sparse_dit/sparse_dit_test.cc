@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "parallel/communicators.h"
-#include "parallel/functional.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/layers/functional.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"

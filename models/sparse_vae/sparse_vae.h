@@ -31,9 +31,9 @@
 #include "models/sparse_vae/sparse_vae_config.h"
 #include "models/sparse_vae/sparse_vae_layers.h"
 #include "models/transformer/token_layout.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "models/objective/objective.h"
-#include "parallel/autoencoder_functional.h"
+#include "parallel/layers/autoencoder_functional.h"
 
 namespace trireme {
 

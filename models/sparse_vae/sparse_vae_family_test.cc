@@ -10,7 +10,7 @@
 #include "gtest/gtest.h"
 #include "models/data/field_readers.h"
 #include "models/objective/reconstruction.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"

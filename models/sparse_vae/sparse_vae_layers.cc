@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "parallel/voxel_functional.h"
+#include "parallel/layers/voxel_functional.h"
 
 namespace trireme {
 namespace {

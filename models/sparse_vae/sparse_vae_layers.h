@@ -14,10 +14,10 @@
 #include <cstdint>
 #include <string>
 
-#include "parallel/context.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
-#include "parallel/parameter_store.h"
+#include "parallel/grid/context.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/ops/voxels.h"
 
 namespace trireme {

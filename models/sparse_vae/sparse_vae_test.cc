@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "parallel/autoencoder_functional.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/layers/autoencoder_functional.h"
 #include "runtime/comm/threads/thread_world.h"
 #include "runtime/core/log.h"
 #include "runtime/core/philox.h"

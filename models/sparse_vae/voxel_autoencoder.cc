@@ -7,8 +7,8 @@
 
 #include "models/sparse_vae/sparse_vae.h"
 #include "models/transformer/streams.h"
-#include "parallel/communicators.h"
-#include "parallel/logical_tensors.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/sharding/logical_tensors.h"
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"

@@ -10,7 +10,7 @@
 #include "gtest/gtest.h"
 #include "models/shape/voxel_tokens.h"
 #include "models/sparse_vae/sparse_vae.h"
-#include "parallel/autoencoder_functional.h"
+#include "parallel/layers/autoencoder_functional.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"

@@ -14,9 +14,9 @@
 #include "models/family.h"
 #include "models/swin/swin_block.h"
 #include "models/swin/swin_config.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

@@ -25,9 +25,9 @@
 #include "models/triposg/triposg_block.h"
 #include "moe/moe_layer.h"
 #include "moe/moe_tokens.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
-#include "parallel/parameter_store.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

@@ -9,7 +9,7 @@
 
 #include "models/family.h"
 #include "models/swin/swin.h"
-#include "parallel/chunk.h"
+#include "parallel/executor/chunk.h"
 
 namespace trireme {
 

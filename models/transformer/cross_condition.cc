@@ -4,7 +4,7 @@
 #include "models/data/byte_text.h"
 #include "models/transformer/position_table.h"
 #include "models/transformer/streams.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/check_range.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/copy.h"

@@ -16,9 +16,9 @@
 #include "models/input_gradients.h"
 #include "models/objective/objective.h"
 #include "models/triposg/triposg.pb.h"
-#include "parallel/context.h"
-#include "parallel/layers.h"
-#include "parallel/parameter_store.h"
+#include "parallel/grid/context.h"
+#include "parallel/layers/layers.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

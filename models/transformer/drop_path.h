@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "parallel/context.h"
+#include "parallel/grid/context.h"
 #include "runtime/autograd/tape.h"
 
 namespace trireme {

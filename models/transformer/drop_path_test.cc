@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/device/cpu_device.h"
 

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/pointwise.h"

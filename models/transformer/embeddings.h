@@ -9,10 +9,10 @@
 #include <string>
 
 #include "models/transformer/token_layout.h"
-#include "parallel/axis_state.h"
-#include "parallel/context.h"
-#include "parallel/layers.h"
-#include "parallel/parameter_store.h"
+#include "parallel/grid/axis_state.h"
+#include "parallel/grid/context.h"
+#include "parallel/layers/layers.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/ops/normalization.h"
 
 namespace trireme {

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/autograd/functions.h"
 
 namespace trireme {

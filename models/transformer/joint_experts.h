@@ -8,9 +8,9 @@
 
 #include "models/transformer/token_layout.h"
 #include "moe/moe_layer.h"
-#include "parallel/axis_state.h"
-#include "parallel/context.h"
-#include "parallel/process_grid.h"
+#include "parallel/grid/axis_state.h"
+#include "parallel/grid/context.h"
+#include "parallel/grid/process_grid.h"
 
 namespace trireme {
 

@@ -1,6 +1,6 @@
 #include "models/transformer/modulated_stream.h"
 
-#include "parallel/split_norm.h"
+#include "parallel/layers/split_norm.h"
 
 namespace trireme {
 namespace {

@@ -19,8 +19,8 @@
 
 #include "models/transformer/joint_experts.h"
 #include "moe/moe_layer.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
 
 namespace trireme {
 

@@ -27,7 +27,7 @@
 
 #include "models/family.h"
 #include "models/transformer/token_layout.h"
-#include "parallel/chunk.h"
+#include "parallel/executor/chunk.h"
 
 namespace trireme {
 

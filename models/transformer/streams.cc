@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "models/transformer/modulated_stream.h"
-#include "parallel/functional.h"
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
+#include "parallel/layers/functional.h"
 
 namespace trireme {
 

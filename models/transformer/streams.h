@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "models/transformer/token_layout.h"
-#include "parallel/axis_state.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/layers.h"
-#include "parallel/process_grid.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/axis_state.h"
+#include "parallel/grid/context.h"
+#include "parallel/grid/process_grid.h"
+#include "parallel/layers/layers.h"
 
 namespace trireme {
 

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "parallel/process_grid.h"
+#include "parallel/grid/process_grid.h"
 #include "runtime/device/tensor.h"
 
 namespace trireme {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/autograd/tensor_functions.h"
 #include "runtime/core/log.h"
 #include "runtime/ops/copy.h"

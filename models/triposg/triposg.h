@@ -26,9 +26,9 @@
 #include "models/transformer/streams.h"
 #include "models/triposg/triposg_block.h"
 #include "models/triposg/triposg_config.h"
-#include "parallel/chunk.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
+#include "parallel/executor/chunk.h"
+#include "parallel/grid/context.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

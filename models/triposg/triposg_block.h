@@ -21,8 +21,8 @@
 #include "models/transformer/token_layout.h"
 #include "models/triposg/triposg_config.h"
 #include "moe/moe_layer.h"
-#include "parallel/functional.h"
-#include "parallel/layers.h"
+#include "parallel/layers/functional.h"
+#include "parallel/layers/layers.h"
 
 namespace trireme {
 

@@ -20,7 +20,7 @@
 #include "absl/status/statusor.h"
 #include "models/weights/name_table.h"
 #include "models/weights/tensor_source.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/core/dtype.h"
 
 namespace trireme {

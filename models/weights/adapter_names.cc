@@ -4,7 +4,7 @@
 #include <map>
 #include <utility>
 
-#include "parallel/trained_parameters.h"
+#include "parallel/parameters/trained_parameters.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 

@@ -15,7 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/weights/name_table.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 

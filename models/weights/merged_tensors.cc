@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/trained_parameters.h"
+#include "parallel/parameters/trained_parameters.h"
 #include "runtime/core/status.h"
 
 namespace trireme {

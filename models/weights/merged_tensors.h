@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "models/weights/tensor_source.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace trireme {
 
@@ -27,9 +27,9 @@ struct MergedAdapters {
   bool decomposed = false;
 };
 
-// Those of `base`, the weights of adapters (parallel/low_rank_adapter.h) with
-// scale·B·A added to them and, where they are decomposed, each row scaled to
-// its magnitude, in double; the adapters' tensors are those of `factors`. A
+// Those of `base`, the weights of adapters (parallel/layers/low_rank_adapter.h)
+// with scale·B·A added to them and, where they are decomposed, each row scaled
+// to its magnitude, in double; the adapters' tensors are those of `factors`. A
 // decomposed weight is read twice: the norms of its rows first.
 std::unique_ptr<TensorSource> MergeAdapters(
     std::shared_ptr<const TensorSource> base,

@@ -1,9 +1,9 @@
 // How a family's parameters are named and laid out in the ecosystem's files:
 // one table, by which weights are both read and written.
 //
-// A parameter's logical tensor (parallel/parameter_store.h) and a tensor of a
-// file share pieces: runs of elements that are neighbours in both, in the same
-// order or, within a piece, with dims permuted. That covers
+// A parameter's logical tensor (parallel/parameters/parameter_store.h) and a
+// tensor of a file share pieces: runs of elements that are neighbours in both,
+// in the same order or, within a piece, with dims permuted. That covers
 //   renames              one piece, the whole of both
 //   q, k, v in one or    a piece for each part of the fused side
 //     in three tensors

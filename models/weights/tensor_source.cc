@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/stored_tensors.h"
+#include "parallel/sharding/stored_tensors.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"

@@ -12,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "parallel/logical_tensors.h"
+#include "parallel/sharding/logical_tensors.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/core/dtype.h"
 #include "runtime/core/shape.h"

@@ -1,6 +1,7 @@
 // What a linear layer that multiplies in FP8 keeps from step to step where its
 // scales are those of earlier steps (delayed scaling;
-// parallel/delayed_scaling.h): one scale for each of its three operands.
+// parallel/parameters/delayed_scaling.h): one scale for each of its three
+// operands.
 
 #ifndef TRIREME_RUNTIME_AUTOGRAD_FLOAT8_DELAY_H_
 #define TRIREME_RUNTIME_AUTOGRAD_FLOAT8_DELAY_H_

@@ -13,8 +13,8 @@ namespace trireme {
 void AddRowSquares(const Parameter& weight, const Tensor& squares);
 
 // squares[out] += ‖row of W + scale·B·A‖², for A [groups, rank, in] and B [out,
-// rank] of the shapes of parallel/low_rank_adapter.h. The sum is never made:
-// with P = W·Aᵀ [out, rank] and G = A·Aᵀ [rank, rank] it is, row by row,
+// rank] of the shapes of parallel/layers/low_rank_adapter.h. The sum is never
+// made: with P = W·Aᵀ [out, rank] and G = A·Aᵀ [rank, rank] it is, row by row,
 //
 //   ‖W‖² + 2·scale·Σ P∘B + scale²·Σ (B·G)∘B
 //

@@ -127,7 +127,7 @@ struct DeviceArithmetic {
 };
 
 // Communicators of at least two members that each rank has in a plan, at most
-// (parallel/communicators.h).
+// (parallel/grid/communicators.h).
 int64_t CommunicatorsOf(const Plan& plan);
 
 // Buckets of so many bytes of gradients, as plans reduce them.
@@ -282,9 +282,9 @@ class PlanCoster {
   void ChargeReductions(int32_t stage, PlanCosts& costs) const;
   // GRADIENTS scatter each microbatch's buckets, which take `travel_s`
   // together, as its backward fills them, behind what the rank computes until
-  // the next microbatch's are full (parallel/gradient_reducer.h). Each backward
-  // waits for what takes longer than that; the last microbatch's are the step's
-  // reductions.
+  // the next microbatch's are full (parallel/sharding/gradient_reducer.h). Each
+  // backward waits for what takes longer than that; the last microbatch's are
+  // the step's reductions.
   void ChargeTravels(double travel_s, int32_t buckets, ChunkCost& chunk,
                      ChunkParts& parts) const;
   // The links between neighbouring pipeline ranks of one replica.

@@ -1,6 +1,6 @@
 // What one microbatch of a model's pieces holds, sends and gathers on one rank
 // under one split. Whoever can run the model records it without its arithmetic
-// (trainer/recorded_pieces.h).
+// (trainer/planning/recorded_pieces.h).
 
 #ifndef TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_
 #define TRIREME_SCHEDULER_PIECES_MODEL_PIECES_H_

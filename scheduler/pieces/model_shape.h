@@ -147,7 +147,7 @@ struct ModelShape {
   bool hides_collectives = true;
   std::vector<MeasuredPiece> measured;
   // Always set: whoever can run the model records its pieces
-  // (trainer/recorded_pieces.h).
+  // (trainer/planning/recorded_pieces.h).
   PieceSource pieces;
 };
 

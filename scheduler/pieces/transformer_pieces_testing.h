@@ -1,7 +1,8 @@
 // For tests and benchmarks: the pieces of a transformer by formulas, of a DiT
 // or of a GPT, which has no conditioning. They take the place of a model that
 // nobody runs there, as those of published runs;
-// trainer/planner_model_test.cc compares them with what a DiT's layers do.
+// trainer/planning/planner_model_test.cc compares them with what a DiT's layers
+// do.
 //
 // A product of [m, k] by [k, n] is 2mkn FLOPs. With s tokens, width h, MLP
 // width f and n text tokens, the forward of one block over one sample is

@@ -1,12 +1,12 @@
 // What lies beside a checkpoint's tensors, and a run's metrics; the first byte
 // says which.
 
-#include "parallel/stored_tensors.h"
+#include "parallel/sharding/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/telemetry/metrics_log.h"
 #include "tests/fuzz/input.h"
+#include "trainer/checkpoints/trained_part.h"
 #include "trainer/coordinator/launch_record.h"
-#include "trainer/run/trained_part.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace trireme;

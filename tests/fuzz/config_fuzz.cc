@@ -8,8 +8,8 @@
 #include "scheduler/plan/plan.pb.h"
 #include "tests/fuzz/input.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.h"
+#include "trainer/job/job.pb.h"
 
 namespace trireme {
 namespace {

@@ -6,7 +6,7 @@
 #include "gtest/gtest.h"
 #include "models/dit/dit.h"
 #include "models/dit/dit_names.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"

@@ -10,7 +10,7 @@
 
 #include "gtest/gtest.h"
 #include "models/dit/dit.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"

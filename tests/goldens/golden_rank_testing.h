@@ -6,10 +6,10 @@
 #include <string>
 
 #include "gtest/gtest.h"
-#include "parallel/communicators.h"
-#include "parallel/context.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_grid.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/grid/context.h"
+#include "parallel/grid/process_grid.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/comm/single.h"
 #include "runtime/device/device.h"

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/context.h"
+#include "parallel/grid/context.h"
 #include "runtime/core/shape.h"
 #include "runtime/device/device.h"
 #include "runtime/device/tensor.h"

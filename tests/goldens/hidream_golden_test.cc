@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "models/hidream/hidream.h"
 #include "models/hidream/hidream_names.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/embedding.h"

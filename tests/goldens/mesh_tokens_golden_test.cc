@@ -9,7 +9,7 @@
 #include "gtest/gtest.h"
 #include "models/mesh_tokens/mesh_decoder.h"
 #include "models/transformer/key_value_cache.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/goldens/golden_file_testing.h"

@@ -10,7 +10,7 @@
 #include "models/mmdit/mmdit_family.h"
 #include "models/mmdit/mmdit_names.h"
 #include "models/objective/sample_factors.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"

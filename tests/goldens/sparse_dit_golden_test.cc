@@ -8,7 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "models/sparse_dit/sparse_dit.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/goldens/golden_file_testing.h"

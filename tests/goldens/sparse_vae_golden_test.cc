@@ -9,8 +9,8 @@
 
 #include "gtest/gtest.h"
 #include "models/sparse_vae/sparse_vae.h"
-#include "parallel/autoencoder_functional.h"
-#include "parallel/functional.h"
+#include "parallel/layers/autoencoder_functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/goldens/golden_file_testing.h"

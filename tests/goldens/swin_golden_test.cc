@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "models/swin/swin.h"
 #include "models/swin/swin_names.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/pointwise.h"

@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "models/triposg/triposg.h"
 #include "models/triposg/triposg_names.h"
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/ops/copy.h"

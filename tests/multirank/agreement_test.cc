@@ -1,6 +1,6 @@
 // Ranks of MPI that were started with unlike jobs.
 
-#include "trainer/agreement.h"
+#include "trainer/job/agreement.h"
 
 #include <numeric>
 #include <string>

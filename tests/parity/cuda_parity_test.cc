@@ -20,7 +20,7 @@
 #include "runtime/device/cuda/orders_testing.h"
 #include "tests/parity/covering.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

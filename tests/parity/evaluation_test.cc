@@ -14,7 +14,7 @@
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
 #include "trainer/evaluation/validation.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 #include "trainer/sampling/sampler.h"
 
 namespace trireme {

@@ -1,7 +1,7 @@
 // Copies in the hosts' memory: a run that goes on from them, on the hosts that
 // are left and under any plan, is the one that nothing happened to.
 
-#include "trainer/run/memory_copies.h"
+#include "trainer/checkpoints/memory_copies.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -23,11 +23,11 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
-#include "trainer/run/checkpoint_saver.h"
+#include "trainer/checkpoints/checkpoint_saver.h"
+#include "trainer/checkpoints/start_point.h"
+#include "trainer/rank/rank_model.h"
 #include "trainer/run/run_folder.h"
-#include "trainer/run/start_point.h"
-#include "trainer/train_options.h"
+#include "trainer/run/train_options.h"
 
 namespace trireme {
 namespace {

@@ -17,8 +17,8 @@
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/costs/estimate.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/model_shape_of.h"
-#include "trainer/rank_model.h"
+#include "trainer/planning/model_shape_of.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

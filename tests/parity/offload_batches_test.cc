@@ -11,7 +11,7 @@
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
-#include "parallel/emulated_compute.h"
+#include "parallel/executor/emulated_compute.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"

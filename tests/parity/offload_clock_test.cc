@@ -8,7 +8,7 @@
 
 #include "fmt/format.h"
 #include "gtest/gtest.h"
-#include "parallel/emulated_compute.h"
+#include "parallel/executor/emulated_compute.h"
 #include "runtime/comm/dry.h"
 #include "runtime/core/log.h"
 #include "runtime/device/cpu_device.h"
@@ -17,7 +17,7 @@
 #include "scheduler/program/instruction_costs.h"
 #include "scheduler/simulator/simulator.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "parallel/trained_parameters.h"
+#include "parallel/parameters/trained_parameters.h"
 #include "tests/parity/tiny_job.h"
 
 namespace trireme {

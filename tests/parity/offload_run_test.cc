@@ -16,10 +16,10 @@
 #include "runtime/ops/reduction.h"
 #include "tests/parity/offload_grids.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
-#include "trainer/run/checkpoint_saver.h"
-#include "trainer/run/checkpointing.h"
-#include "trainer/stage_forward.h"
+#include "trainer/checkpoints/checkpoint_saver.h"
+#include "trainer/checkpoints/checkpointing.h"
+#include "trainer/rank/rank_model.h"
+#include "trainer/rank/stage_forward.h"
 
 namespace trireme {
 namespace {

@@ -13,13 +13,13 @@
 #include "offload/host_buffers.h"
 #include "offload/offloaded_units.h"
 #include "offload/unit_layout.h"
-#include "parallel/chunk_pass.h"
-#include "parallel/communicators.h"
-#include "parallel/context.h"
-#include "parallel/executor.h"
-#include "parallel/mlp_model_testing.h"
-#include "parallel/optimizer.h"
-#include "parallel/parameter_buckets.h"
+#include "parallel/executor/chunk_pass.h"
+#include "parallel/executor/executor.h"
+#include "parallel/executor/mlp_model_testing.h"
+#include "parallel/grid/communicators.h"
+#include "parallel/grid/context.h"
+#include "parallel/optimizer/optimizer.h"
+#include "parallel/sharding/parameter_buckets.h"
 
 namespace trireme {
 

@@ -11,7 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "parallel/stored_tensors.h"
+#include "parallel/sharding/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/comm/single.h"
@@ -21,9 +21,9 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
-#include "trainer/run/checkpoint_saver.h"
-#include "trainer/run/checkpointing.h"
+#include "trainer/checkpoints/checkpoint_saver.h"
+#include "trainer/checkpoints/checkpointing.h"
+#include "trainer/rank/rank_model.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {

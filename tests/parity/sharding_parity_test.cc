@@ -10,7 +10,7 @@
 #include "runtime/core/log.h"
 #include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

@@ -19,8 +19,8 @@
 #include "scheduler/partial/route.h"
 #include "scheduler/plan/plan.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/model_shape_of.h"
-#include "trainer/rank_model.h"
+#include "trainer/planning/model_shape_of.h"
+#include "trainer/rank/rank_model.h"
 #include "trainer/verification/skip_reference.h"
 
 namespace trireme {

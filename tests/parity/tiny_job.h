@@ -18,7 +18,7 @@
 #include "models/objective/rectified_flow.h"
 #include "models/transformer/cross_condition.h"
 #include "moe/moe_config.h"
-#include "parallel/trained_parameters.h"
+#include "parallel/parameters/trained_parameters.h"
 #include "runtime/comm/communicator.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/verification/parity.h"

@@ -13,7 +13,7 @@
 #include "runtime/device/cpu_device.h"
 #include "tests/parity/parity_testing.h"
 #include "tests/parity/tiny_job.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

@@ -9,7 +9,7 @@
 #include "benchmark/benchmark.h"
 #include "fmt/format.h"
 #include "moe/moe_layer.h"
-#include "parallel/communicators.h"
+#include "parallel/grid/communicators.h"
 #include "runtime/comm/single.h"
 #include "runtime/ops/embedding.h"
 #include "runtime/ops/grouped_matmul.h"

@@ -19,9 +19,9 @@
 #include "scheduler/pieces/model_shape.h"
 #include "scheduler/plan/plan.h"
 #include "tools/bench/random.h"
-#include "trainer/model_shape_of.h"
-#include "trainer/rank_model.h"
-#include "trainer/training_setup.h"
+#include "trainer/planning/model_shape_of.h"
+#include "trainer/rank/rank_model.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 namespace {

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "job": ("The fields of a job",
             "What a job file may say ([jobs.md](../jobs.md)), beginning "
-            "with `Job`.", ["trainer/job.proto", "models/model.proto",
+            "with `Job`.", ["trainer/job/job.proto", "models/model.proto",
                             "models/*/*.proto"]),
     "plan": ("The fields of a plan",
              "What a plan file may say ([parallelism.md](../parallelism.md)), "

@@ -15,7 +15,7 @@ class ReferenceTest(unittest.TestCase):
 
     def test_every_field_is_there_with_its_comment(self):
         job = {entry.name: entry for entry in reference.parse(
-            reference.ROOT / "trainer/job.proto")}
+            reference.ROOT / "trainer/job/job.proto")}
         fields = {field.name: field for field in job["HealthConfig"].fields}
         self.assertEqual(fields["on_bad_loss"].type, "Policy")
         self.assertIn("Default 0", fields["spike_factor"].comment)

@@ -20,7 +20,7 @@ class LayeringTest(unittest.TestCase):
         self.assertEqual(
             lines("runtime/ops/matmul.h", "#include <vector>\n"
                   '#include "parallel/linear.h"\n'
-                  '  #  include "trainer/job.h"\n'), [2, 3])
+                  '  #  include "trainer/job/job.h"\n'), [2, 3])
 
     def test_neighbours_on_one_floor_do_not_know_each_other(self):
         self.assertEqual(lines("moe/gate.cc", '#include "offload/unit.h"'), [1])
@@ -28,7 +28,7 @@ class LayeringTest(unittest.TestCase):
 
     def test_tests_see_every_floor_but_no_floor_sees_tests(self):
         self.assertEqual(lines("tests/parity_test.cc",
-                               '#include "trainer/job.h"'), [])
+                               '#include "trainer/job/job.h"'), [])
         self.assertEqual(lines("tools/verify.cc",
                                '#include "tests/harness.h"'), [1])
 
@@ -63,17 +63,17 @@ class LayeringTest(unittest.TestCase):
             self.assertEqual(lines("runtime/ops/copy.cc", text), [])
             self.assertEqual(lines("runtime/comm/single.cc", text), [])
             self.assertEqual(lines("parallel/layers_test.cc", text), [])
-            self.assertEqual(lines("parallel/layers.cc", text), [1])
-            self.assertEqual(lines("parallel/stored_tensors.cc", text), [1])
+            self.assertEqual(lines("parallel/layers/layers.cc", text), [1])
+            self.assertEqual(lines("parallel/sharding/stored_tensors.cc", text), [1])
             self.assertEqual(lines("runtime/autograd/tape.cc", text), [1])
-        self.assertEqual(lines("parallel/layers.cc", "// Not raw_data."), [])
+        self.assertEqual(lines("parallel/layers/layers.cc", "// Not raw_data."), [])
 
     def test_what_serves_all_families_names_none(self):
         for text in ('#include "models/swin/swin_config.h"',
                      "if (job.model().has_swin()) return 2;",
                      "found.described.model.mutable_shape_vae();"):
             for path in ("trainer/run/prepare.cc", "tools/launch_command.cc",
-                         "parallel/layers.h"):
+                         "parallel/layers/layers.h"):
                 self.assertIn(1, lines(path, text))
             self.assertEqual(lines("models/resolve.cc", text), [])
             self.assertEqual(lines("tools/bench/training_step.cc", text), [])
@@ -81,7 +81,7 @@ class LayeringTest(unittest.TestCase):
         for header in ("models/family.h", "models/shape/mesh.h",
                        "models/mesh_tokens/mesh_tokens.h"):
             self.assertEqual(
-                lines("trainer/job.cc", f'#include "{header}"'), [])
+                lines("trainer/job/job.cc", f'#include "{header}"'), [])
 
     def test_scheduler_uses_of_runtime_its_core_only(self):
         for header in ("runtime/device/tensor.h", "runtime/comm/communicator.h",
@@ -89,7 +89,7 @@ class LayeringTest(unittest.TestCase):
             text = f'#include "{header}"'
             self.assertEqual(lines("scheduler/program/compile.cc", text), [1])
             self.assertEqual(lines("scheduler/search/search.cc", text), [1])
-            self.assertEqual(lines("parallel/executor.cc", text), [])
+            self.assertEqual(lines("parallel/executor/executor.cc", text), [])
         self.assertEqual(lines("scheduler/program/compile.cc",
                                '#include "runtime/core/status.h"'), [])
 

@@ -5,7 +5,7 @@
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 
 namespace trireme {
 namespace {

@@ -8,7 +8,7 @@
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 
 namespace trireme {
 namespace {

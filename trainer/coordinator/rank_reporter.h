@@ -12,7 +12,7 @@
 
 #include "runtime/core/timeouts.h"
 #include "trainer/coordinator/coordinator_client.h"
-#include "trainer/step_metrics.h"
+#include "trainer/metrics/step_metrics.h"
 #include "trainer/train.h"
 
 namespace trireme {

@@ -13,12 +13,12 @@
 #include "scheduler/plan/plan.pb.h"
 #include "trainer/evaluation/periodic_samples.h"
 #include "trainer/evaluation/validation.h"
-#include "trainer/job.pb.h"
-#include "trainer/rank_model.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/metrics/step_metrics.h"
+#include "trainer/rank/rank_model.h"
 #include "trainer/run/prepare.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/run/run_log.h"
-#include "trainer/step_metrics.h"
 
 namespace trireme {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "nlohmann/json.hpp"
-#include "parallel/stored_tensors.h"
+#include "parallel/sharding/stored_tensors.h"
 #include "runtime/core/log.h"
 #include "runtime/device/host.h"
 #include "trainer/evaluation/value_counts.h"

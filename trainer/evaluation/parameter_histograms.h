@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "runtime/telemetry/tensorboard.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 

@@ -13,9 +13,9 @@
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 #include "models/sampling/flow_sampler.h"
-#include "trainer/job.pb.h"
-#include "trainer/rank_model.h"
-#include "trainer/training_setup.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/rank/rank_model.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

@@ -18,10 +18,10 @@
 #include "models/data/dataset.h"
 #include "models/image/picture_size.h"
 #include "models/objective/objective.h"
-#include "trainer/batches.h"
-#include "trainer/job.pb.h"
-#include "trainer/rank_model.h"
-#include "trainer/training_setup.h"
+#include "trainer/job/batches.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/rank/rank_model.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

@@ -1,6 +1,6 @@
 #include "trainer/forward/cotangent_objective.h"
 
-#include "parallel/functional.h"
+#include "parallel/layers/functional.h"
 #include "runtime/ops/pointwise.h"
 #include "trainer/forward/class_inputs.h"
 #include "trainer/sampling/evaluation.h"

@@ -19,7 +19,7 @@
 namespace trireme {
 
 struct ForwardOptions {
-  // See trainer/run/stored_model.h; `ema`: of a checkpoint its average.
+  // See trainer/checkpoints/stored_model.h; `ema`: of a checkpoint its average.
   std::string model;
   bool ema = false;
   // Files of tensors; see trainer/forward/class_inputs.h. `out` gets

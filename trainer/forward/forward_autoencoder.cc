@@ -18,7 +18,7 @@
 #include "runtime/device/host.h"
 #include "runtime/device/kernel_libraries.h"
 #include "runtime/ops/pointwise.h"
-#include "trainer/memory_limit.h"
+#include "trainer/job/memory_limit.h"
 
 namespace trireme {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "models/family.h"
 #include "models/input_gradients.h"
-#include "parallel/process_grid.h"
+#include "parallel/grid/process_grid.h"
 #include "runtime/comm/control.h"
 #include "trainer/forward/class_inputs.h"
 

@@ -21,7 +21,7 @@
 #include "scheduler/plan/plan.h"
 #include "trainer/health/non_finite.h"
 #include "trainer/health/replicas.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

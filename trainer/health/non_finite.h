@@ -6,7 +6,7 @@
 #include <string>
 
 #include "models/batch.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 

@@ -4,7 +4,7 @@
 #define TRIREME_TRAINER_HEALTH_REPLICAS_H_
 
 #include "absl/status/status.h"
-#include "trainer/rank_model.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 

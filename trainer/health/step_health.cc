@@ -7,7 +7,7 @@
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
-#include "parallel/delayed_scaling.h"
+#include "parallel/parameters/delayed_scaling.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/log.h"

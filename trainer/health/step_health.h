@@ -12,12 +12,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/batch.h"
+#include "trainer/checkpoints/checkpointing.h"
 #include "trainer/health/step_judge.h"
-#include "trainer/job.pb.h"
-#include "trainer/rank_model.h"
-#include "trainer/run/checkpointing.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/metrics/step_metrics.h"
+#include "trainer/rank/rank_model.h"
 #include "trainer/run/run_folder.h"
-#include "trainer/step_metrics.h"
 
 namespace trireme {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 
 namespace trireme {
 

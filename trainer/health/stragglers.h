@@ -20,7 +20,7 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/control.h"
-#include "trainer/run/host_layout.h"
+#include "trainer/checkpoints/host_layout.h"
 
 namespace trireme {
 

@@ -11,7 +11,7 @@
 #include "runtime/device/compute_device.h"
 #include "scheduler/cluster/cluster.h"
 #include "scheduler/pieces/measured_times.h"
-#include "trainer/model_shape_of.h"
+#include "trainer/planning/model_shape_of.h"
 #include "trainer/profile/piece_times.h"
 #include "trainer/profile/profile_cluster.h"
 #include "trainer/profile/tiny_job_testing.h"

@@ -4,14 +4,14 @@
 #include <memory>
 #include <utility>
 
-#include "parallel/chunk_pass.h"
-#include "parallel/process_grid.h"
+#include "parallel/executor/chunk_pass.h"
+#include "parallel/grid/process_grid.h"
 #include "runtime/comm/stand_in.h"
 #include "runtime/core/status.h"
 #include "runtime/device/compute_device.h"
 #include "runtime/ops/random.h"
-#include "trainer/local_model.h"
 #include "trainer/profile/profile_statistics.h"
+#include "trainer/rank/local_model.h"
 
 namespace trireme {
 namespace {

@@ -11,7 +11,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/device/device.h"
 #include "scheduler/pieces/model_shape.h"
-#include "trainer/training_setup.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

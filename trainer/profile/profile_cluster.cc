@@ -15,7 +15,7 @@
 #include "scheduler/cluster/collectives.h"
 #include "scheduler/cluster/known_products.h"
 #include "scheduler/pieces/measured_times.h"
-#include "trainer/model_shape_of.h"
+#include "trainer/planning/model_shape_of.h"
 #include "trainer/profile/device_profile.h"
 #include "trainer/profile/drive_profile.h"
 #include "trainer/profile/memory_profile.h"

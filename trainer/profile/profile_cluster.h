@@ -14,7 +14,7 @@
 #include "scheduler/cluster/cluster.pb.h"
 #include "trainer/profile/collective_profile.h"
 #include "trainer/profile/link_profile.h"
-#include "trainer/training_setup.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

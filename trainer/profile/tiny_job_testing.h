@@ -8,7 +8,7 @@
 
 #include "models/dit/dit_family.h"
 #include "models/objective/rectified_flow.h"
-#include "trainer/training_setup.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/core/folder_lock.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {

@@ -4,7 +4,7 @@
 #include "models/family.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
-#include "trainer/batches.h"
+#include "trainer/job/batches.h"
 
 namespace trireme {
 namespace {

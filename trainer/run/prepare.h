@@ -11,9 +11,9 @@
 #include "absl/status/statusor.h"
 #include "models/data/dataset.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/job.h"
-#include "trainer/job.pb.h"
-#include "trainer/training_setup.h"
+#include "trainer/job/job.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

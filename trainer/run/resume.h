@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {

@@ -37,7 +37,7 @@ class RunFolder {
 };
 
 // Files of a checkpoint's folder; those of tensors are what StoredTensors
-// (parallel/stored_tensors.h) opens, however many ranks wrote them.
+// (parallel/sharding/stored_tensors.h) opens, however many ranks wrote them.
 inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kEmaFile[] = "ema.safetensors";
 inline constexpr char kFirstMomentFile[] = "adam_m.safetensors";

@@ -8,7 +8,7 @@
 #include "models/shape/mesh_reader.h"
 #include "runtime/core/file.h"
 #include "runtime/core/status.h"
-#include "trainer/offload_figures.h"
+#include "trainer/metrics/offload_figures.h"
 
 namespace trireme {
 namespace {

@@ -18,9 +18,9 @@
 #include "runtime/telemetry/metrics_log.h"
 #include "runtime/telemetry/progress.h"
 #include "runtime/telemetry/tensorboard.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/metrics/step_metrics.h"
 #include "trainer/run/run_folder.h"
-#include "trainer/step_metrics.h"
 
 namespace trireme {
 

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "parallel/process_grid.h"
+#include "parallel/grid/process_grid.h"
 #include "runtime/comm/control.h"
 #include "scheduler/simulator/trace.h"
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "parallel/process_grid.h"
+#include "parallel/grid/process_grid.h"
 #include "runtime/comm/control.h"
 #include "runtime/comm/threads/thread_world.h"
 

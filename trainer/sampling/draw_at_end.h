@@ -12,10 +12,10 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/rank/training_setup.h"
 #include "trainer/run/run_folder.h"
 #include "trainer/sampling/draw_samples.h"
-#include "trainer/training_setup.h"
 
 namespace trireme {
 

@@ -19,8 +19,8 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/job.pb.h"
-#include "trainer/training_setup.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

@@ -1,6 +1,6 @@
 #include "trainer/sampling/evaluation.h"
 
-#include "parallel/transitions.h"
+#include "parallel/grid/transitions.h"
 #include "runtime/ops/pointwise.h"
 
 namespace trireme {

@@ -5,16 +5,16 @@
 
 #include "models/sampling/diffusion_sampler.h"
 #include "models/weights/tensor_source.h"
-#include "parallel/stored_tensors.h"
+#include "parallel/sharding/stored_tensors.h"
 #include "runtime/checkpoint/checkpoint_folder.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/status.h"
 #include "scheduler/plan/plan.h"
-#include "trainer/batches.h"
+#include "trainer/checkpoints/initial_weights.h"
 #include "trainer/config/textproto.h"
-#include "trainer/job.h"
+#include "trainer/job/batches.h"
+#include "trainer/job/job.h"
 #include "trainer/run/class_names.h"
-#include "trainer/run/initial_weights.h"
 #include "trainer/run/run_folder.h"
 
 namespace trireme {

@@ -12,11 +12,11 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/control.h"
 #include "runtime/device/device.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
+#include "trainer/rank/training_setup.h"
 #include "trainer/sampling/draw_samples.h"
 #include "trainer/sampling/prompts.h"
 #include "trainer/sampling/sampler.h"
-#include "trainer/training_setup.h"
 
 namespace trireme {
 

@@ -9,7 +9,7 @@
 #include "models/shape/occupancy.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
-#include "trainer/data_config.h"
+#include "trainer/job/data_config.h"
 #include "trainer/sampling/sampler.h"
 
 namespace trireme {

@@ -15,8 +15,8 @@
 #include "models/shape/shape_metrics.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
-#include "trainer/batches.h"
-#include "trainer/run/shape_latents.h"
+#include "trainer/checkpoints/shape_latents.h"
+#include "trainer/job/batches.h"
 #include "trainer/sampling/sample_medium.h"
 #include "trainer/sampling/shape_medium.h"
 

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/device/device.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 #include "trainer/sampling/sample_medium.h"
 
 namespace trireme {

@@ -21,9 +21,9 @@
 #include "runtime/core/status.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
+#include "trainer/checkpoints/shape_latents.h"
 #include "trainer/config/local_path.h"
-#include "trainer/data_config.h"
-#include "trainer/run/shape_latents.h"
+#include "trainer/job/data_config.h"
 #include "trainer/sampling/picture_medium.h"
 #include "trainer/sampling/shape_medium.h"
 

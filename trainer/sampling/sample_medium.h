@@ -18,7 +18,7 @@
 #include "models/family.h"
 #include "models/shape/mesh_parts.h"
 #include "runtime/device/device.h"
-#include "trainer/job.pb.h"
+#include "trainer/job/job.pb.h"
 
 namespace trireme {
 

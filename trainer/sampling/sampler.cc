@@ -11,16 +11,16 @@
 
 #include "models/data/field_readers.h"
 #include "models/sampling/diffusion_sampler.h"
-#include "parallel/parameter_buckets.h"
-#include "parallel/parameter_shards.h"
+#include "parallel/sharding/parameter_buckets.h"
+#include "parallel/sharding/parameter_shards.h"
 #include "runtime/comm/dry.h"
 #include "runtime/comm/patience.h"
 #include "runtime/core/philox.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
 #include "scheduler/plan/stage_ranks.h"
-#include "trainer/plan_layout.h"
-#include "trainer/plan_translation.h"
+#include "trainer/rank/plan_layout.h"
+#include "trainer/rank/plan_translation.h"
 #include "trainer/sampling/evaluation.h"
 
 namespace trireme {

@@ -21,9 +21,9 @@
 #include "models/weights/tensor_source.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/local_model.h"
-#include "trainer/stage_forward.h"
-#include "trainer/training_setup.h"
+#include "trainer/rank/local_model.h"
+#include "trainer/rank/stage_forward.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

@@ -13,9 +13,9 @@
 #include "runtime/core/status.h"
 #include "runtime/device/host.h"
 #include "scheduler/plan/stage_ranks.h"
-#include "trainer/check_device.h"
-#include "trainer/memory_limit.h"
-#include "trainer/rank_model.h"
+#include "trainer/job/memory_limit.h"
+#include "trainer/preflight/check_device.h"
+#include "trainer/rank/rank_model.h"
 
 namespace trireme {
 namespace {

@@ -25,7 +25,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/device/compute_device.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/training_setup.h"
+#include "trainer/rank/training_setup.h"
 
 namespace trireme {
 

@@ -6,18 +6,18 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/chunk_pass.h"
-#include "parallel/delayed_scaling.h"
-#include "parallel/loss_scaler.h"
-#include "parallel/optimizer.h"
-#include "parallel/process_grid.h"
+#include "parallel/executor/chunk_pass.h"
+#include "parallel/grid/process_grid.h"
+#include "parallel/optimizer/loss_scaler.h"
+#include "parallel/optimizer/optimizer.h"
+#include "parallel/parameters/delayed_scaling.h"
 #include "runtime/comm/single.h"
 #include "runtime/core/log.h"
 #include "runtime/core/status.h"
 #include "runtime/ops/pointwise.h"
 #include "runtime/ops/reduction.h"
 #include "scheduler/plan/stage_ranks.h"
-#include "trainer/local_model.h"
+#include "trainer/rank/local_model.h"
 
 namespace trireme {
 namespace {

@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/device/device.h"
 #include "scheduler/plan/plan.pb.h"
-#include "trainer/training_setup.h"
+#include "trainer/rank/training_setup.h"
 #include "trainer/verification/parity.h"
 
 namespace trireme {
