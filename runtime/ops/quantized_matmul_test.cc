@@ -122,6 +122,20 @@ TEST_P(QuantizedMatMulTest, PanelsMakeTheWholeResult) {
   }
 }
 
+// As every product (PreparedGemm): a result of no terms would be what memory
+// had before.
+TEST(QuantizedGemmDeathTest, AProductWithoutTermsIsRefused) {
+  CpuGemmSpec spec;
+  spec.m = 32;
+  spec.n = 128;
+  spec.dtype = spec.out_dtype = DType::kBFloat16;
+  spec.a = {0, 0, 1};
+  spec.b = {0, 1, 0};
+  spec.out = {0, 128, 1};
+  spec.b_codes = {.format = WeightFormat::kFloat8, .rows = 128};
+  EXPECT_DEATH(QuantizedGemmWorkspace(spec), "m 32 n 128 k 0");
+}
+
 // Why codes are multiplied at all: a large layer's values are never all there.
 TEST_P(QuantizedMatMulTest, AWholeMatrixOfValuesIsNeverThere) {
   constexpr int64_t kRows = 4096, kColumns = 8192;

@@ -36,7 +36,7 @@ class RaggedGemm {
 };
 
 // Null where there is no matrix unit, or the product is of another type or has
-// an activation. Of the spec's m and k, 0 is any.
+// an activation. Of the spec's m and k, 0 is any; k is not where b is codes.
 std::unique_ptr<RaggedGemm> MakeRaggedAmxGemm(const CpuGemmSpec& spec);
 std::unique_ptr<Gemm> MakeAmxGemm(const CpuGemmSpec& spec);
 

@@ -17,6 +17,8 @@ constexpr int64_t kGranule = kNormalFloat4Block;
 
 // One that decodes while it packs; null where there is none.
 std::unique_ptr<RaggedGemm> DecodingGemm(const CpuGemmSpec& spec) {
+  // To it 0 terms are any number, which codes do not have.
+  CHECK(spec.m > 0 && spec.n > 0 && spec.k > 0) << spec.ToString();
   return IsFasterByAmx(spec) ? MakeRaggedAmxGemm(spec) : nullptr;
 }
 
