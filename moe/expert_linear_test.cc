@@ -1,17 +1,22 @@
 // Experts that are kept in fewer bits compute with what their codes stand for,
-// whatever parts their matrices have.
+// whatever parts their matrices have: in bf16 the host's matrix unit multiplies
+// the codes themselves.
 
 #include "moe/expert_linear.h"
 
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "runtime/core/dtype.h"
 #include "runtime/device/cpu_device.h"
 #include "runtime/device/host.h"
+#include "runtime/ops/pointwise.h"
 #include "runtime/ops/quantization.h"
 
 namespace trireme {
@@ -19,8 +24,12 @@ namespace {
 
 constexpr int64_t kLimitBytes = int64_t{1} << 30;
 
-class ExpertLinearTest : public testing::TestWithParam<WeightFormat> {
+class ExpertLinearTest
+    : public testing::TestWithParam<std::tuple<WeightFormat, DType>> {
  protected:
+  WeightFormat format() const { return std::get<0>(GetParam()); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+
   Tensor Random(const Shape& shape) {
     std::vector<float> values(shape.num_elements());
     std::normal_distribution<float> normal;
@@ -39,10 +48,15 @@ class ExpertLinearTest : public testing::TestWithParam<WeightFormat> {
     Tape tape(device_);
     const Variable input = tape.Leaf(x);
     const Variable y = ExpertLinear(tape, input, weight, nullptr, rows);
-    results.y = Download<float>(y.value());
+    results.y = Values(y.value());
     tape.Backward({&y, 1}, {dy}, Tape::WeightGradients::kImmediate);
-    results.dx = Download<float>(tape.TakeGradient(input));
+    results.dx = Values(tape.TakeGradient(input));
     return results;
+  }
+
+  Tensor Typed(const Tensor& x) { return Cast(x, dtype(), "operand"); }
+  static std::vector<float> Values(const Tensor& x) {
+    return Download<float>(Cast(x, DType::kFloat32, "values"));
   }
 
   CpuDevice device_{kLimitBytes};
@@ -56,19 +70,19 @@ TEST_P(ExpertLinearTest, FrozenExpertsAreWhatTheirCodesStandFor) {
     frozen.name = "experts";
     frozen.global_shape = shape;
     frozen.trainable = false;
-    frozen.format = GetParam();
+    frozen.dtype = dtype();
+    frozen.format = format();
     const int64_t rows = shape.num_elements() / 70;
     frozen.quantized = EmptyQuantized(
-        device_, {.format = GetParam(), .rows = rows, .columns = 70},
-        "experts");
+        device_, {.format = format(), .rows = rows, .columns = 70}, "experts");
     Quantize(Random({rows, 70}), frozen.quantized);
     Parameter plain = frozen;
     plain.format = WeightFormat::kFull;
     plain.quantized = {};
     plain.value =
-        Dequantize(frozen.quantized, DType::kFloat32, "experts").Reshape(shape);
-    const Tensor x = Random({5, 70});
-    const Tensor dy = Random({5, rows / 3});
+        Dequantize(frozen.quantized, dtype(), "experts").Reshape(shape);
+    const Tensor x = Typed(Random({5, 70}));
+    const Tensor dy = Typed(Random({5, rows / 3}));
     const Results expected = Through(plain, x, dy);
     const Results found = Through(frozen, x, dy);
     EXPECT_EQ(found.y, expected.y);
@@ -76,14 +90,17 @@ TEST_P(ExpertLinearTest, FrozenExpertsAreWhatTheirCodesStandFor) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, ExpertLinearTest,
-                         testing::Values(WeightFormat::kFloat8,
-                                         WeightFormat::kNormalFloat4),
-                         [](const auto& info) {
-                           return info.param == WeightFormat::kFloat8
-                                      ? "float8"
-                                      : "normal_float4";
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Formats, ExpertLinearTest,
+    testing::Combine(testing::Values(WeightFormat::kFloat8,
+                                     WeightFormat::kNormalFloat4),
+                     testing::Values(DType::kFloat32, DType::kBFloat16)),
+    [](const auto& info) {
+      return std::string(std::get<0>(info.param) == WeightFormat::kFloat8
+                             ? "float8_"
+                             : "normal_float4_") +
+             std::string(DTypeName(std::get<1>(info.param)));
+    });
 
 }  // namespace
 }  // namespace trireme
