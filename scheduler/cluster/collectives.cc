@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 namespace trireme {
@@ -58,29 +59,38 @@ CollectiveSeconds RingSeconds(const RingCost& ring) {
   return seconds;
 }
 
-// The same where every member sends to every other one. `flows`: of a node's
-// devices that send to other nodes at the same time. `by_turns`: what a device
-// sends to other nodes passes one card of its own. `link_s(from, to)`: seconds
-// of each byte that one of them sends to that node.
-template <typename LinkSeconds>
+// What of the tensor each device sends to all of a node's members together.
+struct NodeShare {
+  int32_t node = 0;
+  double share = 0;
+};
+
+// Of what a device sends over each link.
+struct Slowest {
+  double operator()(double a, double b) const { return std::max(a, b); }
+};
+
+// The same as RingSeconds where every member sends to every other one. `flows`:
+// of a node's devices that send to other nodes at the same time. `by_turns`:
+// what a device sends to other nodes passes one card of its own.
+// `links_s(shares, join)`: of all the nodes the most seconds that what a device
+// sends for each byte of the tensor takes over its links to the others, joined.
+template <typename LinksSeconds>
 CollectiveSeconds DirectSeconds(const ClusterModel& cluster,
                                 const GroupNodes& group, const RingCost& ring,
                                 int64_t flows, bool by_turns,
-                                const LinkSeconds& link_s) {
+                                const LinksSeconds& links_s) {
   const auto& [nodes, counts, in_islands] = group;
   const auto k = static_cast<double>(ring.members);
-  CollectiveSeconds seconds = {
-      std::max(ring.node_latency_s, ring.network_latency_s), 0};
-  // Over each link of each node. Sums of nodes do not wait for one another.
-  std::vector<double> links(nodes.size(), 0.0);
-  for (size_t b = 0; b < nodes.size(); ++b) {
-    const double share = static_cast<double>(counts[b]) / k;
-    for (size_t a = 0; a < nodes.size(); ++a) {
-      if (a == b) continue;
-      const double link = share * link_s(nodes[a], nodes[b]);
-      links[a] = by_turns ? links[a] + link : std::max(links[a], link);
-    }
+  std::vector<NodeShare> shares;
+  shares.reserve(nodes.size());
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    shares.push_back({nodes[i], static_cast<double>(counts[i]) / k});
   }
+  CollectiveSeconds seconds = {
+      std::max(ring.node_latency_s, ring.network_latency_s),
+      by_turns ? links_s(shares, std::plus<double>())
+               : links_s(shares, Slowest())};
   for (size_t a = 0; a < nodes.size(); ++a) {
     const double inside = static_cast<double>(counts[a] - 1) / k /
                           group.InsideOf(cluster, a).BytesPerSecond(counts[a]);
@@ -88,7 +98,7 @@ CollectiveSeconds DirectSeconds(const ClusterModel& cluster,
     const double card = (k - static_cast<double>(counts[a])) / k *
                         static_cast<double>(flows) /
                         cluster.nodes[nodes[a]].card_bytes_per_s;
-    seconds.s_per_byte = std::max({seconds.s_per_byte, inside, links[a], card});
+    seconds.s_per_byte = std::max({seconds.s_per_byte, inside, card});
   }
   return seconds;
 }
@@ -170,11 +180,11 @@ double LinkSecondsPerByte(const ClusterModel& cluster, int32_t from, int32_t to,
   return 1 / cluster.LinkBetweenNodes(from, to).BytesPerSecond(flows);
 }
 
-// `flows`: at least 1. `link_s`: as DirectSeconds takes it.
-template <typename LinkSeconds>
+// `flows`: at least 1. `links_s`: as DirectSeconds takes it.
+template <typename LinksSeconds>
 RingCost RingOver(const ClusterModel& cluster,
                   const std::vector<int32_t>& ranks, int64_t flows,
-                  SumOrder order, const LinkSeconds& link_s) {
+                  SumOrder order, const LinksSeconds& links_s) {
   RingCost ring;
   ring.members = static_cast<int64_t>(ranks.size());
   if (ranks.size() < 2) return ring;
@@ -200,13 +210,13 @@ RingCost RingOver(const ClusterModel& cluster,
   }
   const CollectiveSeconds slices =
       cluster.direct_collectives ? DirectSeconds(cluster, group, ring, flows,
-                                                 /*by_turns=*/false, link_s)
+                                                 /*by_turns=*/false, links_s)
                                  : RingSeconds(ring);
   CollectiveSeconds scatter = slices;
   CollectiveSeconds all = {2 * slices.latency_s, 2 * slices.s_per_byte};
   if (order == SumOrder::kRanks && !cluster.direct_collectives) {
     const CollectiveSeconds direct =
-        DirectSeconds(cluster, group, ring, flows, /*by_turns=*/true, link_s);
+        DirectSeconds(cluster, group, ring, flows, /*by_turns=*/true, links_s);
     const double sum = SumSeconds(cluster, group, ring.members);
     scatter = {direct.latency_s, direct.s_per_byte + sum};
     all = {2 * direct.latency_s, 2 * direct.s_per_byte + sum};
@@ -233,30 +243,66 @@ double RingCost::RingStep(double bytes) const {
 RingCost RingOf(const ClusterModel& cluster, const std::vector<int32_t>& ranks,
                 int64_t flows_per_node, SumOrder order) {
   const int64_t flows = std::max<int64_t>(1, flows_per_node);
-  return RingOver(cluster, ranks, flows, order, [&](int32_t from, int32_t to) {
-    return LinkSecondsPerByte(cluster, from, to, flows);
-  });
+  return RingOver(cluster, ranks, flows, order,
+                  [&](const std::vector<NodeShare>& shares, auto join) {
+                    double slowest = 0;
+                    for (const NodeShare& from : shares) {
+                      double links = 0;
+                      for (const NodeShare& to : shares) {
+                        if (to.node == from.node) continue;
+                        links = join(links, to.share * LinkSecondsPerByte(
+                                                           cluster, from.node,
+                                                           to.node, flows));
+                      }
+                      slowest = std::max(slowest, links);
+                    }
+                    return slowest;
+                  });
+}
+
+std::vector<GroupRings::Senders> GroupRings::SecondsByLink(
+    int64_t flows) const {
+  const int32_t nodes = cluster_.num_nodes();
+  std::vector<Senders> link_s((nodes + kSenders - 1) / kSenders * nodes,
+                              Senders{});
+  for (int32_t from = 0; from < nodes; ++from) {
+    for (int32_t to = 0; to < nodes; ++to) {
+      if (from == to) continue;
+      link_s[from / kSenders * nodes + to][from % kSenders] =
+          LinkSecondsPerByte(cluster_, from, to, flows);
+    }
+  }
+  return link_s;
 }
 
 RingCost GroupRings::RingOf(const std::vector<int32_t>& ranks,
                             int64_t flows_per_node) {
   const int64_t flows = std::max<int64_t>(1, flows_per_node);
-  const int32_t nodes = cluster_.num_nodes();
-  std::vector<double>& link_s = link_s_per_byte_[flows];
-  if (link_s.empty()) {
-    link_s.resize(cluster_.node_links.size(), 0.0);
-    for (int32_t to = 0; to < nodes; ++to) {
-      for (int32_t from = 0; from < nodes; ++from) {
-        if (from == to) continue;
-        link_s[static_cast<size_t>(to) * nodes + from] =
-            LinkSecondsPerByte(cluster_, from, to, flows);
-      }
-    }
-  }
-  return RingOver(cluster_, ranks, flows, order_,
-                  [&](int32_t from, int32_t to) {
-                    return link_s[static_cast<size_t>(to) * nodes + from];
-                  });
+  std::vector<Senders>& link_s = link_s_per_byte_[flows];
+  if (link_s.empty()) link_s = SecondsByLink(flows);
+  const auto nodes = static_cast<size_t>(cluster_.num_nodes());
+  return RingOver(
+      cluster_, ranks, flows, order_,
+      [&](const std::vector<NodeShare>& shares, auto join) {
+        // Nodes that are not the group's are summed beside those that are.
+        std::vector<Senders> links(link_s.size() / nodes, Senders{});
+        for (size_t senders = 0; senders < links.size(); ++senders) {
+          Senders joined{};
+          for (const NodeShare& to : shares) {
+            const Senders& link = link_s[senders * nodes + to.node];
+            for (int32_t i = 0; i < kSenders; ++i) {
+              joined[i] = join(joined[i], to.share * link[i]);
+            }
+          }
+          links[senders] = joined;
+        }
+        double slowest = 0;
+        for (const NodeShare& from : shares) {
+          slowest = std::max(slowest,
+                             links[from.node / kSenders][from.node % kSenders]);
+        }
+        return slowest;
+      });
 }
 
 void AddOccupied(const ClusterModel& cluster, const std::vector<int32_t>& ranks,

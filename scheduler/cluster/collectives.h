@@ -97,10 +97,17 @@ class GroupRings {
   RingCost RingOf(const std::vector<int32_t>& ranks, int64_t flows_per_node);
 
  private:
+  // Seconds of a byte from each of so many successive nodes to another one, 0
+  // to itself: few enough for their sums to stay in vector registers.
+  static constexpr int32_t kSenders = 8;
+  using Senders = std::array<double, kSenders>;
+
+  // [from / kSenders * nodes + to][from % kSenders]
+  std::vector<Senders> SecondsByLink(int64_t flows) const;
+
   const ClusterModel& cluster_;
   const SumOrder order_;
-  // [flows][to * nodes + from]
-  std::map<int64_t, std::vector<double>> link_s_per_byte_;
+  std::map<int64_t, std::vector<Senders>> link_s_per_byte_;  // by flows
 };
 
 // An all-reduce of one number over all devices by a tree, whose steps take the

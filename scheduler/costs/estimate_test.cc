@@ -162,7 +162,7 @@ TEST(Collectives, SumsInTheOrderOfRanksGoFromEachToEachOther) {
 // Placements are compared by what groups cost one after another: a link's cost
 // kept from the wrong direction, or from other flows, would choose a slow one.
 TEST(Collectives, GroupsOneAfterAnotherCostWhatEachAloneDoes) {
-  ClusterModel cluster = Nodes(4, 2);
+  ClusterModel cluster = Nodes(11, 2);
   for (size_t i = 0; i < cluster.node_links.size(); ++i) {
     cluster.node_links[i].bytes_per_s /= 1 + static_cast<double>(i);
     cluster.node_links[i].shared_bytes_per_s =
@@ -175,7 +175,12 @@ TEST(Collectives, GroupsOneAfterAnotherCostWhatEachAloneDoes) {
       for (const int64_t flows : {1, 2, 1}) {
         for (const std::vector<int32_t>& group :
              std::vector<std::vector<int32_t>>{
-                 {0, 2, 4}, {4, 2, 0}, {6, 7, 1}, {0, 1}, {3}}) {
+                 {0, 2, 4},
+                 {4, 2, 0},
+                 {6, 7, 1},
+                 {0, 1},
+                 {3},
+                 {21, 3, 18, 0, 12, 13, 5, 8, 10, 15, 17}}) {
           EXPECT_EQ(rings.RingOf(group, flows),
                     RingOf(cluster, group, flows, order));
         }
