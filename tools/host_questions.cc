@@ -166,6 +166,8 @@ void SilentHosts::Look(const std::set<std::string>& silent,
     if (!questions_.IsAsking(name)) {
       if (now < host.next) continue;
       questions_.Ask(name, timeouts_.named);
+      // An mpirun that fails at once would follow another without a pause.
+      host.next = now + timeouts_.named;
     }
     if (!host.asked_since.has_value()) host.asked_since = now;
   }

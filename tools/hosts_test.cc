@@ -337,6 +337,24 @@ TEST(HostsTest, SilentHostsAreAskedWhileTheyAreSilent) {
   EXPECT_FALSE(silent.Unanswered().contains("gone"));
 }
 
+// Ranks train meanwhile on the machine that asks: it starts no mpirun after
+// another where each fails at once, as for a host that refuses connections.
+TEST(HostsTest, AHostThatRefusesIsNotAskedWithoutAPause) {
+  const FakeMpirun mpirun("echo x >> asked\nexit 1\n");
+  Timeouts timeouts;
+  timeouts.named = std::chrono::seconds(600);
+  timeouts.reach = std::chrono::milliseconds(500);
+  SilentHosts silent(timeouts);
+  const auto begin = HostQuestions::Clock::now();
+  while (HostQuestions::Clock::now() - begin < std::chrono::seconds(1)) {
+    silent.Look({"refuses"}, HostQuestions::Clock::now());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(silent.Unanswered(), std::set<std::string>{"refuses"});
+  std::ifstream file(mpirun.folder() + "/asked");
+  EXPECT_LE(std::count(std::istreambuf_iterator<char>(file), {}, 'x'), 1);
+}
+
 TEST(HostsTest, FewerRanksFillTheFirstHosts) {
   const auto first = [](int64_t ranks) {
     return HostsText(FirstRanks(Hosts("a:4,b:4"), ranks));
