@@ -110,7 +110,9 @@ class Supervision {
     }
     last_look_ = now;
     if (kill_at_.has_value()) {
-      if (now > *kill_at_) kill(mpirun_, SIGKILL);
+      if (now > *kill_at_ || (lost_ && out_of_reach(now))) {
+        kill(mpirun_, SIGKILL);
+      }
       return;
     }
     for (const RankReport& rank : watch_.NewlySilent(now, timeouts_.named)) {

@@ -65,7 +65,8 @@ struct SupervisedEnd {
 // machine then. `on_training` is called once, when a step is done.
 // `out_of_reach` is called several times a second: whether a machine whose
 // ranks are silent does not answer either. mpirun would wait for its daemon
-// there and is then killed, by which the other daemons know to end their ranks.
+// there and is then killed, also while lost ranks are ended; by that the other
+// daemons know to end theirs.
 //
 // SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 ask the ranks to save and end, a second
 // one, other than SIGUSR1, ends them at once. A rank that is lost leaves others

@@ -43,7 +43,9 @@ class SuperviseTest : public ::testing::Test {
     }
     const SupervisedEnd end = Supervise(
         ranks, signals, timeouts, watch, log, [] {},
-        [this](JobWatch::Clock::time_point) { return out_of_reach_; });
+        [this](JobWatch::Clock::time_point) {
+          return out_of_reach_ || std::filesystem::exists(folder_ + "/gone");
+        });
     stops_ = watch.Status(JobWatch::Clock::now()).orders().stops();
     return end;
   }
@@ -109,6 +111,18 @@ TEST_F(SuperviseTest, AnMpirunWhoseHostIsGoneIsKilledAtOnce) {
   const SupervisedEnd end = EndOf(waits, timeouts);
   EXPECT_TRUE(end.lost);
   EXPECT_EQ(end.status, 1);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin,
+            std::chrono::seconds(100));
+}
+
+// With a short --lost_after_s hosts are found gone while ranks are ended.
+TEST_F(SuperviseTest, AnMpirunWhoseHostIsFoundGoneLaterIsKilledThen) {
+  rank_.emplace().set_world_size(2);
+  const auto begin = std::chrono::steady_clock::now();
+  const SupervisedEnd end = EndOf(
+      "\ntrap 'touch gone' TERM\n",
+      {.lost = std::chrono::seconds(1), .kill = std::chrono::seconds(1000)});
+  EXPECT_TRUE(end.lost);
   EXPECT_LT(std::chrono::steady_clock::now() - begin,
             std::chrono::seconds(100));
 }
