@@ -5,12 +5,13 @@ usage: mutate.py [--list] [--only TEXT] [--sample N] [--quick] [--json FILE]
 
 A mutant is the source with one __syncthreads(), __syncwarp() or wait for an
 event less; one that all tests pass has survived: nothing would notice if
-somebody took the line out. One build has all of them: each statement is under an
-`if` that a variable of the environment makes false, and the sources are put back
-when it is built, also after Ctrl-C. Tests run in shards, first as things are,
-when they say which mutants each comes to, and then once for each mutant, in the
-shards that come to it, until one fails or takes much longer than before. What has
-survived has the same shards of the smaller tests under ThreadSanitizer.
+somebody took the line out. One build has all of them: each statement is under
+an `if` that a variable of the environment makes false, and the sources are put
+back when it is built, also after Ctrl-C or SIGTERM. Tests run in shards, first
+as things are, when they say which mutants each comes to, and then once for
+each mutant, in the shards that come to it, until one fails or takes much
+longer than before. What has survived has the same shards of the smaller tests
+under ThreadSanitizer.
 
 Ends with `N of M noticed`, and a status of 1 where fewer than 95 in 100 were, or
 a survivor has no reason in mutants_that_survive.txt: a line
@@ -29,6 +30,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,6 +142,8 @@ def planted(all_mutants):
     for mutant in all_mutants:
         files[mutant.path].append(mutant)
     sources = {path: path.read_text() for path in files}
+    # It would end the program before the sources are put back.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         for path, source in sources.items():
             path.write_text(
@@ -148,6 +152,7 @@ def planted(all_mutants):
     finally:
         for path, source in sources.items():
             path.write_text(source)
+        signal.signal(signal.SIGTERM, before)
 
 
 def build(config, tests, folder):

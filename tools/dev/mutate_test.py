@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -51,6 +52,14 @@ class MutateTest(unittest.TestCase):
         return subprocess.run(
             [program, *arguments], env={**os.environ, **environment},
             stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+
+    def test_who_is_told_to_end_while_it_builds_puts_the_sources_back(self):
+        with self.assertRaises(SystemExit):
+            with mutate.planted(mutate.mutants()):
+                self.assertNotEqual(self.source.read_text(), SOURCE)
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.sigtimedwait([], 10)
+        self.assertEqual(self.source.read_text(), SOURCE)
 
     def test_one_build_has_each_mutant_and_leaves_the_sources_as_they_were(self):
         self.assertEqual([(mutant.line, mutant.text.rstrip(";"))
