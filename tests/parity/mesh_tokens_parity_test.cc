@@ -35,6 +35,8 @@ std::vector<GridCase> Grids() {
       CaseOf({.tp = 2, .cp = 2, .pp = 2, .height = 6},
              "sequence_parallel: true recompute: FULL"),
       CaseOf({.pp = 4}, "schedule: ZB_H1"),
+      CaseOf({.tp = 2, .pp = 2}, "schedule: ZB_V recompute: FULL"),
+      CaseOf({.pp = 2, .dp = 2}, "schedule: INTERLEAVED chunks_per_rank: 2"),
       CaseOf({.pp = 2, .dp = 2}, "sharding: PARAMETERS"),
       CaseOf({.dp = 4}, "sharding: GRADIENTS"),
       CaseOf({.dp = 2}, "sharding: OPTIMIZER"),

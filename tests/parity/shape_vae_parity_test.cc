@@ -33,6 +33,8 @@ std::vector<GridCase> Grids() {
       "sequence_parallel: true recompute: FULL");
   // A stage of the encoder alone, and ones of the decoder alone.
   add({.pp = 4}, "schedule: ZB_H1");
+  add({.pp = 2}, "schedule: ZB_V recompute: FULL");
+  add({.pp = 2, .dp = 2}, "schedule: INTERLEAVED chunks_per_rank: 2");
   add({.pp = 2, .dp = 2}, "sharding: PARAMETERS");
   add({.dp = 4}, "sharding: GRADIENTS");
   add({.dp = 2}, "sharding: OPTIMIZER");

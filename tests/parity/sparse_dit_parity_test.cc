@@ -44,6 +44,10 @@ std::vector<GridCase> Grids() {
       "sequence_parallel: true recompute: FULL stages { blocks: 1 } "
       "stages { blocks: 3 }");
   add({.pp = 4, .sparse_dit = kPicture}, "schedule: ZB_H1");
+  add({.cp = 2, .pp = 2, .sparse_dit = kFeatures},
+      "schedule: ZB_V recompute: FULL");
+  add({.pp = 2, .dp = 2, .sparse_dit = kClass},
+      "schedule: INTERLEAVED chunks_per_rank: 2");
   add({.pp = 2, .dp = 2, .sparse_dit = kFeatures}, "sharding: PARAMETERS");
   add({.dp = 4, .sparse_dit = kPicture}, "sharding: GRADIENTS");
   add({.cp = 2, .dp = 2, .sparse_dit = kClass}, "sharding: OPTIMIZER");

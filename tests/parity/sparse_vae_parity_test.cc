@@ -31,6 +31,8 @@ std::vector<GridCase> Grids() {
   add({.tp = 4}, "sequence_parallel: true");
   // A stage of each kind of blocks.
   add({.pp = 4}, "schedule: ZB_H1");
+  add({.pp = 2}, "schedule: ZB_V recompute: FULL");
+  add({.pp = 2, .dp = 2}, "schedule: INTERLEAVED chunks_per_rank: 2");
   add({.tp = 2, .pp = 2, .dp = 2}, "sequence_parallel: true recompute: FULL");
   add({.dp = 4}, "sharding: PARAMETERS");
   add({.dp = 2}, "sharding: OPTIMIZER");
