@@ -2,6 +2,7 @@
 // every axis of the grid, wherever stages cut it, and the bits of a stage where
 // pipeline, schedule, recompute or offload change.
 
+#include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -47,6 +48,34 @@ std::vector<GridCase> Grids() {
 
 INSTANTIATE_TEST_SUITE_P(Grids, SparseVaeParityTest, testing::ValuesIn(Grids()),
                          &NameOfCase);
+
+class SparseVaeBitwiseTest : public testing::TestWithParam<GridCase> {};
+
+TEST_P(SparseVaeBitwiseTest, PipelineScheduleRecomputeAndOffloadChangeNoBit) {
+  ExpectBitsOfOneRank(GetParam());
+}
+
+std::vector<GridCase> Pipelines() {
+  std::vector<GridCase> cases;
+  for (const auto& [pp, plan] :
+       {std::tuple(1, "recompute: FULL"), std::tuple(1, "recompute: SELECTIVE"),
+        std::tuple(4, "schedule: GPIPE"),
+        std::tuple(2, "schedule: ONE_F_ONE_B recompute: FULL"),
+        std::tuple(2, "schedule: ZB_V"),
+        std::tuple(2, "schedule: INTERLEAVED chunks_per_rank: 2"),
+        std::tuple(1, "offload { resident_units: 1 }")}) {
+    GridCase grid{.dtype = DType::kFloat32,
+                  .sparse_vae = true,
+                  .plan = PlanFromText(plan)};
+    grid.pp = pp;
+    grid.plan.set_microbatches(4);
+    cases.push_back(grid);
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Pipelines, SparseVaeBitwiseTest,
+                         testing::ValuesIn(Pipelines()), &NameOfCase);
 
 }  // namespace
 }  // namespace trireme
