@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -45,7 +46,8 @@ TEST(DescribeDriveTest, AFolderThatIsNotYetThereIsOnTheDriveOfThoseAboveIt) {
 TEST(DescribeDriveTest, AHostsDriveMayBeMountedElsewhere) {
   Plan plan;
   plan.mutable_offload()->mutable_nvme()->set_folder("/drive/states");
-  const std::string here = testing::TempDir() + "/here";
+  const std::string here =
+      std::filesystem::path(testing::TempDir() + "/here").lexically_normal();
   setenv(kPathsVariable, ("/drive:" + here).c_str(), /*overwrite=*/1);
   const std::string text = DescribeDrive({}, plan);
   const absl::Status status =
